@@ -1,0 +1,34 @@
+"""`Execution`: where and how an experiment runs. No key ever sees it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from raycl.config.spec import Spec
+
+DEFAULT_STORE = "raycl-store"
+
+
+class Learner(Spec):
+    """What the one supervised actor that runs the engine holds on a cluster."""
+
+    cpus: float = Field(1, gt=0)
+    gpus: float = Field(0, ge=0)
+
+
+class Execution(Spec):
+    """The store, the pool and its workers, the device, and when to stop."""
+
+    store: str = DEFAULT_STORE
+    """A folder, or an s3:// or gs:// location that every node can reach."""
+    pool: Literal["local", "ray"] = "local"
+    """`local` works in this process; `ray` in actors, here or on a cluster."""
+    address: str | None = None
+    """A running Ray cluster, host:port; null starts one on this machine."""
+    workers: int = Field(1, ge=1)
+    learner: Learner = Learner()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    stop_after: int | None = Field(None, ge=1)
+    """Stop, resumably, once this many tasks of the stream are stored."""

@@ -1,0 +1,100 @@
+"""`Experiment`: everything that changes numbers, and nothing else.
+
+It is the only thing that is hashed. Where it runs, on how many workers and into which
+store is an `Execution`, which no key ever sees. Computing a key needs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from raycl.config.methods import MethodSpec
+from raycl.config.spec import Json, NotIdentity, Spec
+from raycl.config.streams import StreamSpec, Validation
+
+
+class Backbone(Spec):
+    """What turns inputs into vectors. `given`: the stream's own vectors, as they are."""
+
+    name: Literal["given"] = "given"
+    logit_scale: float = Field(100.0, gt=0)
+    """Factor on cosines before the softmax; 100 is where CLIP's own training ends."""
+
+
+class Experiment(Spec):
+    """One method on one stream with one backbone and one set of seeds."""
+
+    method: MethodSpec
+    stream: StreamSpec
+    backbone: Backbone = Backbone()
+    validation: Validation = Validation()
+    seed: int = NotIdentity(0, ge=0, lt=2**32)
+    """Sets each of the four seeds that is left null; itself in no key."""
+    init_seed: int | None = Field(None, ge=0)
+
+    def resolved(self) -> Experiment:
+        """The same experiment with all four seeds written out."""
+        stream = self.stream.model_copy(
+            update={
+                "order_seed": _first(self.stream.order_seed, self.seed),
+                "shot_seed": _first(self.stream.shot_seed, self.seed),
+            }
+        )
+        validation = self.validation.model_copy(
+            update={"seed": _first(self.validation.seed, self.seed)}
+        )
+        init_seed = _first(self.init_seed, self.seed)
+        return self.model_copy(
+            update={"stream": stream, "validation": validation, "init_seed": init_seed}
+        )
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """The four seeds by name."""
+        full = self.resolved()
+        assert full.stream.order_seed is not None and full.stream.shot_seed is not None
+        assert full.validation.seed is not None and full.init_seed is not None
+        return {
+            "order": full.stream.order_seed,
+            "shot": full.stream.shot_seed,
+            "val": full.validation.seed,
+            "init": full.init_seed,
+        }
+
+    @property
+    def method_label(self) -> str:
+        """The method with whatever differs from its defaults, for tables."""
+        return label(self.method)
+
+
+def label(spec: Spec) -> str:
+    """`finetune(loss=local)`: the tag and the options that differ from their defaults."""
+    options = [
+        f"{name}={_short(value)}"
+        for name, value in _changed(spec).items()
+        if name not in ("kind", "target")
+    ]
+    kind = getattr(spec, "kind", type(spec).__name__)
+    kind = getattr(spec, "target", kind)
+    return f"{kind}({', '.join(options)})" if options else str(kind)
+
+
+def _changed(spec: Spec, prefix: str = "") -> dict[str, Json]:
+    out: dict[str, Json] = {}
+    for name, field in type(spec).model_fields.items():
+        value = getattr(spec, name)
+        if isinstance(value, Spec):
+            out |= _changed(value, f"{prefix}{name}.")
+        elif value != field.get_default(call_default_factory=True, validated_data={}):
+            out[prefix + name] = value
+    return out
+
+
+def _short(value: Json) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _first(value: int | None, otherwise: int) -> int:
+    return otherwise if value is None else value

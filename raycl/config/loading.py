@@ -1,0 +1,203 @@
+"""From what a user writes (files, `--set a.b=v`, flags) to a checked config.
+
+One override mechanism: mappings merged from left to right, later ones win. What cannot
+be meant is a `ConfigError` that names the path, shows the value and suggests the nearest
+name that exists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from raycl.config.execution import Execution
+from raycl.config.experiment import Experiment
+from raycl.config.methods import BUILT_IN, kind_of
+from raycl.config.spec import Spec
+from raycl.config.streams import STREAMS
+from raycl.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+Tree = dict[str, Any]
+
+
+class Config(Spec):
+    """What a config file may hold: the experiment's fields and an `execution` block."""
+
+    experiment: Experiment
+    execution: Execution = Execution()
+
+
+def read_file(path: Path) -> Tree:
+    """A YAML or JSON file as a mapping."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("the config file cannot be read", got=str(path), do=str(error)) from error
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML or JSON", do=str(error)) from error
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{path} must hold a mapping at its top",
+            got=type(tree).__name__,
+            do="write fields such as `method: {kind: slda}`",
+        )
+    return tree
+
+
+def parse_setting(text: str) -> Tree:
+    """`a.b=v` as a nested mapping; the value is read as YAML."""
+    path, equals, value = text.partition("=")
+    names = path.strip().split(".")
+    if not equals or not all(names):
+        raise ConfigError(
+            "a setting must look like path.to.option=value", got=text, do="e.g. stream.tasks=10"
+        )
+    try:
+        parsed = _scalar(yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of --set {path} is not valid YAML", got=value) from error
+    tree: Tree = {names[-1]: parsed}
+    for name in reversed(names[:-1]):
+        tree = {name: tree}
+    return tree
+
+
+def _scalar(value: Any) -> Any:
+    # YAML 1.1 reads 1e-3 as text: what a Python user writes as a number is one.
+    if isinstance(value, str):
+        try:
+            return float(value) if any(c.isdigit() for c in value) else value
+        except ValueError:
+            return value
+    return value
+
+
+def merge(trees: Iterable[Mapping[str, Any]]) -> Tree:
+    """Nested mappings folded from left to right; a changed `kind` drops the old options."""
+    out: Tree = {}
+    for tree in trees:
+        out = _merged(out, tree)
+    return out
+
+
+def _merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> Tree:
+    if "kind" in left and "kind" in right and left["kind"] != right["kind"]:
+        return dict(right)
+    out = dict(left)
+    for name, value in right.items():
+        old = out.get(name)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        out[name] = _merged(old, value) if both else value  # type: ignore[arg-type]
+    return out
+
+
+def load(trees: Sequence[Mapping[str, Any]]) -> Config:
+    """The checked config of several mappings, or a ConfigError that helps."""
+    tree = merge(trees)
+    for needed in ("method", "stream"):
+        if needed not in tree:
+            raise ConfigError(f"no {needed} is named", do=f"name one: {_kinds(needed)}")
+    execution = tree.pop("execution", {})
+    return check(Config, {"experiment": tree, "execution": execution}, strip=("experiment",))
+
+
+def check(model: type[M], tree: Any, *, strip: Sequence[str] = ()) -> M:
+    """The tree as a model; pydantic's complaints in raycl's words."""
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(model, error, strip) from None
+
+
+def _explain(model: type[BaseModel], error: ValidationError, strip: Sequence[str]) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    location = [str(part) for part in first["loc"]]
+    shown = ".".join(_without_tags(model, location, strip))
+    match first["type"]:
+        case "extra_forbidden":
+            known = _fields_at(model, location[:-1])
+            return ConfigError(f"no option is named {shown!r}", do=suggest(location[-1], known))
+        case "union_tag_invalid":
+            tag = str(first["ctx"]["tag"])
+            return ConfigError(
+                f"unknown {shown} {tag!r}", do=suggest(tag, _kinds_list(location[-1]))
+            )
+        case "union_tag_not_found":
+            return ConfigError(f"{shown} needs a kind", do=f"set {shown}.kind: {_kinds(shown)}")
+        case "missing":
+            return ConfigError(f"{shown} is missing", do=f"set it, e.g. --set {shown}=…")
+        case _:
+            return ConfigError(
+                f"{shown} cannot be used: {first['msg'].lower()}",
+                got=repr(first["input"]),
+                do=f"correct {shown}",
+            )
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """What to do about a name that is not known."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    options = ", ".join(known) or "none"
+    return f"did you mean {close[0]!r}? (known: {options})" if close else f"known: {options}"
+
+
+def _kinds_list(field: str) -> list[str]:
+    specs = {"method": BUILT_IN, "stream": STREAMS}.get(field, ())
+    return [kind_of(spec) for spec in specs]
+
+
+def _kinds(field: str) -> str:
+    return ", ".join(_kinds_list(field))
+
+
+def _without_tags(
+    model: type[BaseModel], location: Sequence[str], strip: Sequence[str]
+) -> list[str]:
+    """The path as a user writes it: without union tags and the wrapper's own names."""
+    shown: list[str] = []
+    at: Any = model
+    for part in location:
+        at, is_field = _descend(at, part)
+        if is_field and not (not shown and part in strip):
+            shown.append(part)
+    return shown
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    at: Any = model
+    for part in location:
+        at, _ = _descend(at, part)
+    return list(at.model_fields) if _is_model(at) else []
+
+
+def _descend(at: Any, part: str) -> tuple[Any, bool]:
+    """One step of a pydantic error path: into a field, or into a member of a union."""
+    if _is_model(at):
+        field = at.model_fields.get(part)
+        return (field.annotation if field else None), True
+    for member in _members(at):
+        if _is_model(member) and "kind" in member.model_fields and kind_of(member) == part:
+            return member, False
+    return None, True
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _members(typing.get_args(annotation)[0])
+    return ()
+
+
+def _is_model(at: Any) -> bool:
+    return isinstance(at, type) and issubclass(at, BaseModel)

@@ -1,0 +1,123 @@
+"""Observers: plain lines for a log, a JSONL file for machines, several at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Protocol, Self
+
+from raycl.observe.events import (
+    Event,
+    Observer,
+    Progress,
+    Reused,
+    RunDone,
+    RunStarted,
+    TaskDone,
+    Waiting,
+    Warned,
+    WorkerLost,
+)
+
+STAGE_LINE_SECONDS = 15.0
+"""A log hears of a long stage this often."""
+
+
+class Watcher(Protocol):
+    """An observer that must be closed."""
+
+    def __call__(self, event: Event) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def everyone(observers: Sequence[Observer]) -> Observer:
+    """One observer that tells them all."""
+
+    def tell(event: Event) -> None:
+        for observer in observers:
+            observer(event)
+
+    return tell
+
+
+def sentence(event: Event) -> str | None:
+    """The event as a line for people, or None where a line would be noise."""
+    match event:
+        case RunStarted(title=title, tasks=tasks, done=0):
+            return f"{title}: {tasks} tasks"
+        case RunStarted(title=title, tasks=tasks, done=done):
+            return f"{title}: continues after task {done} of {tasks}"
+        case TaskDone(task=task, tasks=tasks, classes=classes, accuracy=accuracy, seconds=seconds):
+            return (
+                f"task {task + 1}/{tasks}  {classes:>4} classes  "
+                f"accuracy {accuracy:5.1f} %  {seconds:.1f} s"
+            )
+        case RunDone(seconds=seconds):
+            return f"done in {seconds:.1f} s"
+        case Warned(message=message):
+            return f"warning: {message}"
+        case Waiting(key=key, holder=holder):
+            return f"waiting for {holder}, which is making {key}"
+        case WorkerLost(worker=worker, reason=reason, attempt=attempt):
+            return f"lost {worker} ({reason}); starting again, attempt {attempt}"
+        case Reused(kind="result", key=key):
+            return f"found {key}"
+        case _:
+            return None
+
+
+class Lines:
+    """One plain line per piece of news, for a terminal that is none."""
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self.stream = stream or sys.stderr
+        self._last_stage = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        text = self._stage(event) if isinstance(event, Progress) else sentence(event)
+        if text is not None:
+            print(text, file=self.stream, flush=True)
+
+    def _stage(self, event: Progress) -> str | None:
+        if time.monotonic() - self._last_stage < STAGE_LINE_SECONDS:
+            return None
+        self._last_stage = time.monotonic()
+        return f"task {event.task + 1}: {event.stage} {event.done}/{event.total} {event.unit}s"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.flush()
+
+
+class JsonLines:
+    """Every event as one JSON line, in a file that is created when the first arrives."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: IO[str] | None = None
+
+    def __call__(self, event: Event) -> None:
+        if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a", encoding="utf-8")
+        self._file.write(json.dumps(event.as_dict()) + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,59 @@
+"""Where the shipped data folders, `search_spaces/` and `clusters/`, are found.
+
+They lie at the root of a checkout and under `raycl/_data/` in an installed wheel.
+A bare name means a shipped file; a name with a suffix or a slash means a path.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from raycl.errors import ConfigError
+
+FOLDERS = ("search_spaces", "clusters")
+_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+def folder(name: str) -> Path:
+    """The shipped folder of that name, in a wheel or in a checkout."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package / "_data" / name, package.parent / name):
+        if candidate.is_dir():
+            return candidate
+    raise ConfigError(
+        f"the shipped folder {name!r} is missing from this installation",
+        do="install raycl again from a wheel or a checkout",
+    )
+
+
+def names(folder_name: str) -> list[str]:
+    """Shipped names under a folder, as a user would write them."""
+    root = folder(folder_name)
+    files = (p for p in root.rglob("*") if p.suffix in _SUFFIXES)
+    return sorted(p.relative_to(root).with_suffix("").as_posix() for p in files)
+
+
+def is_bare(name: str) -> bool:
+    """Whether a name means a shipped file rather than a path."""
+    return "/" not in name and Path(name).suffix == ""
+
+
+def find(name: str, *folders: str) -> Path:
+    """The file a user means by a name: a path as it is, a bare name among the shipped."""
+    if not is_bare(name):
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise ConfigError("no such file", got=name, do="check the path")
+        return path
+    for folder_name in folders:
+        for suffix in _SUFFIXES:
+            path = folder(folder_name) / f"{name}{suffix}"
+            if path.is_file():
+                return path
+    shipped = [n for f in folders for n in names(f)]
+    raise ConfigError(
+        "no shipped file has this name",
+        got=name,
+        do=f"use one of {', '.join(shipped)}, or a path with a suffix",
+    )

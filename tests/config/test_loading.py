@@ -1,0 +1,105 @@
+"""What a user writes: overrides merge, mistakes are named with what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from raycl import shipped
+from raycl.config.grid import Grid
+from raycl.config.loading import Config, check, load, merge, parse_setting, read_file
+from raycl.config.methods import parse_method
+from raycl.config.streams import parse_stream
+from raycl.errors import ConfigError
+
+BASE = {"method": {"kind": "finetune"}, "stream": {"kind": "digits"}}
+
+
+def with_settings(*settings: str) -> Config:
+    return load([BASE, *(parse_setting(text) for text in settings)])
+
+
+def test_settings_reach_nested_fields_and_later_ones_win() -> None:
+    config = with_settings("method.align.lr=1e-2", "stream.tasks=5", "stream.tasks=2")
+    assert config.experiment.stream.tasks == 2
+    assert config.experiment.method.align.lr == 0.01
+
+
+def test_a_changed_kind_drops_the_other_kinds_options() -> None:
+    tree = merge([{"method": {"kind": "slda", "shrinkage": 0.3}}, {"method": {"kind": "ncm"}}])
+    assert tree == {"method": {"kind": "ncm"}}
+
+
+@pytest.mark.parametrize(
+    ("setting", "parts"),
+    [
+        ("method.align.lrr=3", ["'method.align.lrr'", "did you mean 'lr'"]),
+        ("method.kind=slad", ["unknown method 'slad'", "did you mean 'slda'"]),
+        ("stream.kind=digit", ["unknown stream 'digit'", "did you mean 'digits'"]),
+        ("stream.taks=3", ["'stream.taks'", "did you mean 'tasks'"]),
+        ("sed=3", ["'sed'", "did you mean 'seed'"]),
+        ("execution.worker=2", ["'execution.worker'", "did you mean 'workers'"]),
+        ("stream.tasks=zwei", ["stream.tasks", "valid integer", "'zwei'"]),
+        ("stream.tasks=0", ["stream.tasks", "greater than or equal to 1", "got 0"]),
+        ("method.loss=foo", ["method.loss", "'seen' or 'local'", "'foo'"]),
+        ("method.align=3", ["method.align", "got 3"]),
+        ("validation.fraction=nan", ["validation.fraction", "nan"]),
+        ("tasks", ["path.to.option=value", "got tasks"]),
+        ("a..b=1", ["path.to.option=value"]),
+        ("stream.tasks=[", ["not valid YAML"]),
+    ],
+)
+def test_a_mistake_is_named_with_what_to_do(setting: str, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        with_settings(setting)
+    message = str(caught.value)
+    assert [part for part in parts if part not in message] == []
+    assert "→" in message or "got" in message
+
+
+def test_a_missing_part_is_named() -> None:
+    with pytest.raises(ConfigError, match="no stream is named"):
+        load([{"method": {"kind": "ncm"}}])
+    with pytest.raises(ConfigError, match="no method is named"):
+        load([{"stream": {"kind": "digits"}}])
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("- a\n- b\n", "mapping at its top"),
+        ("a: [1,\n", "not valid YAML"),
+        ("a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, text: str, part: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=part):
+        read_file(file)
+
+
+def test_names_and_paths_on_the_command_line(tmp_path: Path) -> None:
+    assert parse_method("slda") == {"kind": "slda"}
+    assert parse_method("./mine.py") == {"kind": "python", "target": "./mine.py"}
+    assert parse_method("python:mod:Class") == {"kind": "python", "target": "mod:Class"}
+    assert parse_stream("digits") == {"kind": "digits"}
+    assert parse_stream("embeddings:a.npz+b.npz")["paths"] == ["a.npz", "b.npz"]
+    plus = tmp_path / "a+b.npz"
+    plus.touch()
+    assert parse_stream(f"embeddings:{plus}")["paths"] == [str(plus)]
+
+
+def test_every_shipped_file_is_valid() -> None:
+    for name in shipped.names("search_spaces"):
+        tree = read_file(shipped.find(name, "search_spaces"))
+        assert list(check(Grid, tree).experiments())
+    for name in shipped.names("clusters"):
+        tree = read_file(shipped.find(name, "clusters"))
+        assert load([BASE, tree]).execution
+
+
+def test_an_unknown_shipped_name_lists_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="demo"):
+        shipped.find("dmo", "search_spaces")
