@@ -1,0 +1,281 @@
+"""Connecting to Ray: a local one of our own, or a cluster that was named.
+
+Guarantees: without an address no cluster is ever joined, whatever runs on this host or
+stands in `RAY_ADDRESS`; an address where nothing answers, or where the token is refused,
+is a `ClusterError` within seconds (Ray itself takes twenty and does not say which); a
+session closes only what it started; workers can import what the driver can, as long as
+they see the same files.
+
+A local Ray gets a token of its own, kept in memory, unless the user configured one. So it
+needs no writable home, and other users of the machine cannot reach it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import ray
+
+from raycl.errors import ClusterError, ConfigError
+
+PROBE_SECONDS = 3.0
+_AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_SET_A_TOKEN = (
+    "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's token, or put the token in "
+    "a file named by RAY_AUTH_TOKEN_PATH (by default .ray/auth_token in the home folder)"
+)
+
+
+@dataclass
+class Session:
+    """A connection to Ray. Use it as a context manager."""
+
+    address: str
+    owns: bool
+    """Whether closing the session ends the connection, and a local Ray with it."""
+    local: bool = False
+    """Whether this session started the Ray it talks to."""
+    _environment: dict[str, str | None] = field(default_factory=dict)
+
+    def close(self) -> None:
+        """Ends what the session started, and nothing else. Twice is harmless."""
+        if not self.owns:
+            return
+        self.owns = False
+        ray.shutdown()
+        _restore(self._environment)
+        _reread_auth()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def connect(
+    address: str | None = None,
+    *,
+    token: str | None = None,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    object_store_mib: int | None = None,
+    log_to_driver: bool = False,
+) -> Session:
+    """Joins the cluster at the address, or starts a local Ray when there is none.
+
+    A process that is connected already, such as a Ray worker, keeps its connection.
+    """
+    if ray.is_initialized():
+        return Session(ray.get_runtime_context().gcs_address, owns=False)
+    before = {name: os.environ.get(name) for name in _AUTH}
+    try:
+        if address is None:
+            _prepare_own_auth()
+            options = _local_options(num_cpus, num_gpus, object_store_mib)
+        else:
+            target = _resolve(address)
+            _prepare_auth(token)
+            _probe(target)
+            options = {"address": target}
+        context = _init(address, options, log_to_driver=log_to_driver)
+    except BaseException:
+        _restore(before)
+        _reread_auth()
+        raise
+    return Session(
+        context.address_info["gcs_address"],
+        owns=True,
+        local=address is None,
+        _environment=before,
+    )
+
+
+def require_connection() -> None:
+    """An error unless this process is connected: Ray would otherwise join what it finds."""
+    if not ray.is_initialized():
+        raise ClusterError(
+            "this process is not connected to Ray",
+            do="open a session with raycl.compute.ray_session.connect() first",
+        )
+
+
+def _local_options(cpus: float | None, gpus: float | None, store_mib: int | None) -> dict[str, Any]:
+    return {
+        "address": "local",
+        "num_cpus": cpus,
+        "num_gpus": gpus,
+        "object_store_memory": None if store_mib is None else store_mib * 2**20,
+        "include_dashboard": False,
+    }
+
+
+def _init(asked: str | None, options: dict[str, Any], *, log_to_driver: bool) -> Any:
+    # Ray's own knobs; whoever set them keeps the last word.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    _quieten(not log_to_driver)
+    options["log_to_driver"] = log_to_driver
+    options["job_config"] = ray.job_config.JobConfig(_py_driver_sys_path=_own_search_path())
+    try:
+        with _keeping_sigterm():
+            return ray.init(logging_level=logging.ERROR, **options)
+    except ray.exceptions.AuthenticationError as error:
+        raise ClusterError("Ray refused the token", got=asked, do=_SET_A_TOKEN) from error
+    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+        where = "start a local Ray" if asked is None else f"join the Ray cluster at {asked}"
+        raise ClusterError(
+            f"could not {where}: {error}",
+            do="check that versions of Ray and Python agree, and the disk and memory of this node",
+        ) from error
+
+
+def _quieten(quiet: bool) -> None:
+    # Ray prints every death of a worker to stdout, which belongs to the command's answer;
+    # our events tell of it.
+    importlib.import_module("ray._private.worker").__dict__["_worker_logs_enabled"] = not quiet
+
+
+@contextlib.contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Ray installs a handler of its own; one that was there before comes back."""
+    mine = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM) if mine else None
+    try:
+        yield
+    finally:
+        if callable(before):
+            signal.signal(signal.SIGTERM, before)
+
+
+def _own_search_path() -> list[str]:
+    """What the driver imports from beside the installed packages, for its workers."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return []  # a submitted job brings a working folder, which these would shadow
+    installed = (Path(sys.prefix), Path(sys.base_prefix))
+    folders = [Path(entry or ".").resolve() for entry in sys.path]
+    return [
+        str(folder)
+        for folder in dict.fromkeys(folders)
+        if folder.is_dir() and not any(folder.is_relative_to(root) for root in installed)
+    ]
+
+
+def _prepare_own_auth() -> None:
+    if not any(os.environ.get(name) for name in _AUTH):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        _reread_auth()
+
+
+def _prepare_auth(token: str | None) -> None:
+    """Turns token mode on if there is a token; a cluster without one does not mind it."""
+    if token is not None:
+        os.environ["RAY_AUTH_TOKEN"] = token
+        os.environ.pop("RAY_AUTH_TOKEN_PATH", None)
+        os.environ["RAY_AUTH_MODE"] = "token"
+    elif "RAY_AUTH_MODE" not in os.environ and _token_at_hand():
+        os.environ["RAY_AUTH_MODE"] = "token"
+    _reread_auth()
+
+
+def _token_at_hand() -> bool:
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        return True
+    with contextlib.suppress(OSError, RuntimeError):
+        return (Path.home() / ".ray" / "auth_token").is_file()
+    return False
+
+
+def _reread_auth() -> None:
+    """Ray caches mode and token at import. Versions without tokens have nothing to reread."""
+    with contextlib.suppress(ImportError, AttributeError):
+        core = _core()
+        core.Config.initialize("")
+        core.AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _core() -> Any:
+    """Ray's compiled core, which alone can do what has no public way."""
+    return importlib.import_module("ray._raylet")
+
+
+def _restore(environment: dict[str, str | None]) -> None:
+    for name, value in environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _resolve(address: str) -> str:
+    if address == "auto":
+        return _find_running()
+    host, colon, port = address.rpartition(":")
+    if "://" in address or not colon or not host or not port.isdigit():
+        raise ConfigError(
+            "this is not the address of a Ray cluster",
+            got=address,
+            do="write host:port (6379 unless it was changed), 'auto', or nothing for a local Ray",
+        )
+    return address
+
+
+def _find_running() -> str:
+    from ray._private.services import canonicalize_bootstrap_address
+
+    found = canonicalize_bootstrap_address("auto")
+    if not found:
+        raise ClusterError(
+            "no Ray cluster runs on this machine",
+            got="auto",
+            do="start one with `ray start --head`, give host:port, or leave the address out",
+        )
+    return str(found)
+
+
+def _probe(address: str) -> None:
+    """An error that explains, where Ray would wait long and then only say no."""
+    _probe_port(address)
+    try:
+        _core().GcsClient(address=address)
+    except ray.exceptions.AuthenticationError as error:
+        given = "a wrong token" if _token_at_hand() else "no token"
+        raise ClusterError(
+            f"the Ray cluster at {address} wants a token", got=given, do=_SET_A_TOKEN
+        ) from error
+    except (ray.exceptions.RayError, RuntimeError, ConnectionError) as error:
+        raise ClusterError(f"the Ray cluster at {address} does not answer: {error}") from error
+
+
+def _probe_port(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS) as probe:
+            if os.environ.get("RAY_USE_TLS", "0") in ("", "0"):
+                probe.settimeout(PROBE_SECONDS)
+                probe.sendall(_HTTP2_HELLO)
+                answer = probe.recv(4)
+    except (OSError, OverflowError) as error:
+        raise ClusterError(
+            f"nothing answers at {address}: {error}",
+            do="check the address and that the cluster runs; leave it out to use a local Ray",
+        ) from error
+    # A gRPC server greets with a SETTINGS frame, whose type is the fourth byte.
+    if os.environ.get("RAY_USE_TLS", "0") in ("", "0") and answer[3:] != b"\x04":
+        raise ClusterError(
+            f"something answers at {address}, and it is not a Ray cluster",
+            do="use the port given to `ray start --head --port` (6379 unless it was changed)",
+        )
