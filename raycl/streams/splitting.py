@@ -1,0 +1,75 @@
+"""How a source becomes tasks: class order, shots, validation, task sizes. Pure functions.
+
+Each class draws from a stream of its own, named by the data set's class id, so neither
+class order nor the other classes move what a class keeps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from raycl.config.seeds import rng
+from raycl.errors import ConfigError
+from raycl.streams.source import Ints
+
+DEFAULT_TASKS = 10
+
+
+def class_order(classes: int, order_seed: int) -> list[int]:
+    """Class ids in the order they arrive, as the published CGIL code permutes them.
+
+    There, class c becomes number `RandomState(seed).permutation(n)[c]`.
+    """
+    new_label = np.random.RandomState(order_seed).permutation(classes)
+    return [int(c) for c in np.argsort(new_label)]
+
+
+def cut(order: list[int], tasks: int) -> list[list[int]]:
+    """Equal steps with the remainder last (196 in 10: 9×20 + 16); where that would leave
+    a task empty, sizes that differ by one at most."""
+    step = -(-len(order) // tasks)
+    if step * (tasks - 1) < len(order):
+        return [order[i : i + step] for i in range(0, len(order), step)]
+    return [[int(c) for c in part] for part in np.array_split(np.asarray(order), tasks)]
+
+
+def task_classes(
+    class_domain: Ints, domains: int, tasks: int | None, order_seed: int
+) -> list[list[int]]:
+    """Which classes each task brings."""
+    classes = len(class_domain)
+    if tasks is None and domains > 1:
+        parts = [np.flatnonzero(class_domain == d).tolist() for d in range(domains)]
+        return [part for part in parts if part]
+    tasks = tasks or min(DEFAULT_TASKS, classes)
+    if tasks > classes:
+        raise ConfigError(
+            "more tasks than classes",
+            got=f"stream.tasks={tasks} for {classes} classes",
+            do=f"set stream.tasks to {classes} or fewer",
+        )
+    return cut(class_order(classes, order_seed), tasks)
+
+
+def rows_by_class(y: Ints, classes: int) -> list[Ints]:
+    """The row numbers of each class, in file order."""
+    order = np.argsort(y, kind="stable")
+    ends = np.cumsum(np.bincount(y, minlength=classes))
+    return np.split(order, ends[:-1])
+
+
+def draw_shots(rows: Ints, class_id: int, shots: int | None, shot_seed: int) -> Ints:
+    """At most `shots` of a class's rows."""
+    if shots is None or len(rows) <= shots:
+        return rows
+    keep = rng(shot_seed, "shots", class_id).permutation(len(rows))[:shots]
+    return rows[np.sort(keep)]
+
+
+def hold_out(rows: Ints, class_id: int, fraction: float, val_seed: int) -> tuple[Ints, Ints]:
+    """(fit, held out) rows of a class: at least one is held out where two or more exist."""
+    if len(rows) < 2:
+        return rows, rows[:0]
+    held = min(len(rows) - 1, max(1, round(fraction * len(rows))))
+    shuffled = rng(val_seed, "validation", class_id).permutation(len(rows))
+    return rows[np.sort(shuffled[held:])], rows[np.sort(shuffled[:held])]

@@ -1,0 +1,171 @@
+"""A stream: tasks in order, each with its classes and samples, and what all share.
+
+`build` is the one way from a spec to data. The indices of every split are kept, so that
+a result can say exactly what was trained, held out and tested on.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raycl.config.experiment import Experiment
+from raycl.config.streams import EmbeddingsStream, StreamSpec
+from raycl.errors import DataError
+from raycl.streams.content import digits_file, files_of
+from raycl.streams.embeddings import read_embeddings
+from raycl.streams.source import Ints, Source, Table, checked, concatenate, join, keep_classes
+from raycl.streams.splitting import draw_shots, hold_out, rows_by_class, task_classes
+
+Protocol = Literal["class-incremental", "x-tail"]
+
+DIGITS_TRAIN = 1197
+"""The first rows of scikit-learn's digits train, the last 600 test: a fixed split."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Vectors, the data set's own class ids, and the rows they came from."""
+
+    x: Tensor
+    y: Tensor
+    rows: Ints
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One step of the stream. `train` is what may be learnt from; where a choice must be
+    made first, fit it on `fit` and judge it on `held_out`, never on `test`."""
+
+    index: int
+    classes: tuple[int, ...]
+    train: Samples
+    fit: Samples
+    held_out: Samples
+    test: Samples
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The tasks, and what is known of all classes before any is learnt: names and text."""
+
+    name: str
+    protocol: Protocol
+    tasks: tuple[Task, ...]
+    class_names: tuple[str, ...]
+    text: Tensor
+    has_text: Tensor
+    warnings: tuple[str, ...]
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def width(self) -> int:
+        return int(self.text.shape[1])
+
+    def seen(self, stage: int) -> tuple[int, ...]:
+        """Class ids of the tasks up to and including `stage`, in order of arrival."""
+        return tuple(c for task in self.tasks[: stage + 1] for c in task.classes)
+
+
+def read_source(spec: StreamSpec) -> Source:
+    """The data behind a stream, joined and checked, in the data set's own labels."""
+    if not isinstance(spec, EmbeddingsStream):
+        return _digits()
+    source = join([read_embeddings(path) for path in files_of(spec)])
+    if spec.classes == "all":
+        return source
+    if not source.has_text.any():
+        raise DataError(f"no class of {source.name} has a text vector", do="set stream.classes=all")
+    return keep_classes(source, np.flatnonzero(source.has_text))
+
+
+def build(experiment: Experiment) -> Stream:
+    """The stream of an experiment whose seeds are resolved."""
+    source = read_source(experiment.stream)
+    seeds = experiment.seeds
+    parts = task_classes(
+        source.class_domain, len(source.domains), experiment.stream.tasks, seeds["order"]
+    )
+    cutter = _Cutter(experiment, source)
+    by_domain = experiment.stream.tasks is None and len(source.domains) > 1
+    return Stream(
+        name=source.name,
+        protocol="x-tail" if by_domain else "class-incremental",
+        tasks=tuple(cutter.task(index, classes) for index, classes in enumerate(parts)),
+        class_names=source.class_names,
+        text=torch.from_numpy(source.text.copy()),
+        has_text=torch.from_numpy(source.has_text.copy()),
+        warnings=source.warnings,
+    )
+
+
+class _Cutter:
+    """Cuts a source's tables into the samples of a task."""
+
+    def __init__(self, experiment: Experiment, source: Source) -> None:
+        self.validation = experiment.validation
+        self.shots = experiment.stream.shots
+        self.seeds = experiment.seeds
+        self.source = source
+        self.train = rows_by_class(source.train.y, source.classes)
+        self.own_validation = rows_by_class(source.validation.y, source.classes)
+        self.own_domains = set(source.class_domain[source.validation.y].tolist())
+        self.choosable = concatenate([source.train, source.validation])
+        self.test = rows_by_class(source.test.y, source.classes)
+
+    def task(self, index: int, classes: list[int]) -> Task:
+        drawn = [draw_shots(self.train[c], c, self.shots, self.seeds["shot"]) for c in classes]
+        splits = [self._hold_out(c, rows) for c, rows in zip(classes, drawn, strict=True)]
+        fit = [fit for fit, _ in splits]
+        table = self.source.train
+        return Task(
+            index=index,
+            classes=tuple(classes),
+            train=_samples(table, drawn if self.validation.refit else fit),
+            fit=_samples(table, fit),
+            held_out=_samples(self.choosable, [held for _, held in splits]),
+            test=_samples(self.source.test, [self.test[c] for c in classes]),
+        )
+
+    def _hold_out(self, c: int, rows: Ints) -> tuple[Ints, Ints]:
+        """(fit, held out) rows of a class. A domain's own validation set is used as it is
+        and never trained on; its rows follow the training table's."""
+        if self.source.class_domain[c] in self.own_domains:
+            return rows, self.own_validation[c] + len(self.source.train)
+        return hold_out(rows, c, self.validation.fraction, self.seeds["val"])
+
+
+def _samples(table: Table, parts: list[Ints]) -> Samples:
+    rows = np.sort(np.concatenate(parts))
+    return Samples(torch.from_numpy(table.x[rows]), torch.from_numpy(table.y[rows]), rows)
+
+
+def _digits() -> Source:
+    with gzip.open(digits_file(), "rt", encoding="ascii") as file:
+        table = np.asarray(list(csv.reader(file)), dtype=np.float32)
+    x, y = table[:, :-1], table[:, -1].astype(np.int64)
+    return checked(
+        Source(
+            name="digits",
+            train=Table(x[:DIGITS_TRAIN], y[:DIGITS_TRAIN]),
+            validation=Table(x[:0], y[:0]),
+            test=Table(x[DIGITS_TRAIN:], y[DIGITS_TRAIN:]),
+            class_names=tuple(str(digit) for digit in range(10)),
+            text=np.zeros((10, x.shape[1]), np.float32),
+            has_text=np.zeros(10, bool),
+            class_domain=np.zeros(10, np.int64),
+            domains=("digits",),
+        )
+    )
