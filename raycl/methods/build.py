@@ -1,0 +1,102 @@
+"""From a spec to a method: one `match` over the tagged specs, and the door for yours."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from types import ModuleType
+from typing import Any, assert_never
+
+from raycl.config.loading import check
+from raycl.config.methods import (
+    NCM,
+    SLDA,
+    Finetune,
+    Joint,
+    MethodSpec,
+    ProtoFusion,
+    UserMethod,
+    ZeroShot,
+)
+from raycl.config.spec import Spec
+from raycl.errors import ConfigError, MethodError
+from raycl.methods.finetune import FinetuneMethod
+from raycl.methods.joint import JointMethod
+from raycl.methods.method import Method, Setting
+from raycl.methods.ncm import NCMMethod
+from raycl.methods.proto_fusion import ProtoFusionMethod
+from raycl.methods.slda import SLDAMethod
+from raycl.methods.source_code import SourceCode, read_source_code
+from raycl.methods.zero_shot import ZeroShotMethod
+
+
+def build_method(spec: MethodSpec, setting: Setting, code: SourceCode | None = None) -> Method[Any]:
+    """The method that a spec describes, before its first task."""
+    match spec:
+        case ZeroShot():
+            return ZeroShotMethod(spec, setting)
+        case NCM():
+            return NCMMethod(spec, setting)
+        case SLDA():
+            return SLDAMethod(spec, setting)
+        case ProtoFusion():
+            return ProtoFusionMethod(spec, setting)
+        case Finetune():
+            return FinetuneMethod(spec, setting)
+        case Joint():
+            return JointMethod(spec, setting)
+        case UserMethod():
+            return _user_method(spec, setting, code or read_source_code(spec.target))
+        case _:
+            assert_never(spec)
+
+
+def _user_method(spec: UserMethod, setting: Setting, code: SourceCode) -> Method[Any]:
+    cls = load_class(code)
+    options_type = getattr(cls, "Options", Spec)
+    return cls(check(options_type, spec.options), setting)
+
+
+def load_class(code: SourceCode) -> type[Method[Any]]:
+    """The method class of a user's source text."""
+    module = _execute(code)
+    if code.class_name:
+        found = [getattr(module, code.class_name, None)]
+    else:
+        found = [v for v in vars(module).values() if _is_own_method(v, module)]
+    classes = [c for c in found if isinstance(c, type) and issubclass(c, Method)]
+    if len(classes) != 1:
+        names = ", ".join(c.__name__ for c in classes) or "none"
+        raise ConfigError(
+            f"{code.name} must hold one class that derives from raycl.Method",
+            got=code.class_name or names,
+            do="name it: path/to/file.py:Class",
+        )
+    if classes[0].__abstractmethods__:
+        missing = ", ".join(sorted(classes[0].__abstractmethods__))
+        raise ConfigError(f"{classes[0].__name__} does not define {missing}")
+    return classes[0]
+
+
+def _is_own_method(value: object, module: ModuleType) -> bool:
+    return (
+        isinstance(value, type)
+        and issubclass(value, Method)
+        and value.__module__ == module.__name__
+    )
+
+
+def _execute(code: SourceCode) -> ModuleType:
+    # A name of its own per text, so that two versions in one process do not mix.
+    module = ModuleType(f"raycl_user_{code.digest}")
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(code.text, f"{code.name}.py", "exec"), module.__dict__)
+    except Exception as error:
+        del sys.modules[module.__name__]
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise MethodError(
+            f"{code.name}.py cannot be imported: {type(error).__name__}: {error}",
+            do=f"see line {last.lineno}",
+        ) from error
+    return module

@@ -1,0 +1,1 @@
+"""Mathematics that several methods share. Knows tensors, not tasks or runs."""
