@@ -1,0 +1,1 @@
+"""The command line: parse, call, print. Every subcommand imports what it needs itself."""

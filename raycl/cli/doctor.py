@@ -1,0 +1,137 @@
+"""`raycl doctor`: what this machine has, and what to do where something is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from raycl.engine.run import default_store
+from raycl.errors import RayclError
+from raycl.store.store import Store
+
+PACKAGES = ("ray", "torch", "numpy", "pyarrow", "pydantic", "safetensors", "scikit-learn")
+SHARED_MEMORY = Path("/dev/shm")
+ENOUGH_SHARED_MEMORY = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: fine, worth knowing, or broken."""
+
+    name: str
+    ok: bool
+    found: str
+    do: str = ""
+
+
+@click.command()
+@click.option("--store", help="The store to try [RAYCL_STORE, else raycl-store].")
+@click.option("--address", help="A Ray cluster to reach, host:port; else one is started here.")
+@click.option("--ray/--no-ray", default=True, help="Whether to try Ray, some 5 seconds.")
+def doctor(store: str | None, address: str | None, ray: bool) -> int:
+    """Check versions, Ray, GPU, shared memory and the store; say what to do."""
+    console = Console()
+    broken = 0
+    for check in _checks(store or default_store(), address, ray):
+        mark = "[green]ok  [/]" if check.ok else "[red]FAIL[/]"
+        console.print(f"{mark} {check.name:<14}", end="", highlight=False)
+        console.print(check.found, markup=False, highlight=False)
+        if check.do:
+            console.print(f"     → {check.do}", markup=False, highlight=False)
+        broken += not check.ok
+    return 1 if broken else 0
+
+
+def _checks(store: str, address: str | None, ray: bool) -> Iterator[Check]:
+    yield Check("python", True, f"{platform.python_version()} on {platform.platform()}")
+    yield from (_package(name) for name in PACKAGES)
+    yield _processors()
+    yield _gpu()
+    yield _shared_memory()
+    yield _store(store)
+    yield _auth()
+    if ray:
+        yield _ray(address)
+
+
+def _package(name: str) -> Check:
+    try:
+        return Check(name, True, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, False, "not installed", "pip install raycl again")
+
+
+def _processors() -> Check:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Check("processors", True, f"{usable} usable of {os.cpu_count()}")
+
+
+def _gpu() -> Check:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Check("GPU", True, "none: everything runs on the CPU")
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return Check("GPU", True, ", ".join(names))
+
+
+def _shared_memory() -> Check:
+    if not SHARED_MEMORY.is_dir():
+        return Check("/dev/shm", True, "not there: Ray keeps its objects on disk")
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    found = f"{free / 2**30:.1f} GiB free"
+    if free < ENOUGH_SHARED_MEMORY:
+        return Check("/dev/shm", True, found, "small: Ray spills to disk; docker: --shm-size=8g")
+    return Check("/dev/shm", True, found)
+
+
+def _store(uri: str) -> Check:
+    def attempt() -> str:
+        location = Store.open(uri).location
+        path, data = f"doctor/{secrets.token_hex(8)}", secrets.token_bytes(1024)
+        location.write(path, data)
+        same = location.read(path) == data
+        location.delete(path)
+        if not same:
+            raise RayclError("it gave back other bytes than were written", got=uri)
+        return f"{uri}: written, read, deleted"
+
+    return _tried("store", attempt)
+
+
+def _auth() -> Check:
+    mode = os.environ.get("RAY_AUTH_MODE", "Ray's default")
+    token = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    return Check(
+        "Ray auth", True, f"mode {mode}, {'a' if token else 'no'} token in the environment"
+    )
+
+
+def _ray(address: str | None) -> Check:
+    def attempt() -> str:
+        from raycl.compute.ray_resources import what_is_free
+        from raycl.compute.ray_session import connect
+
+        with connect(address, num_cpus=1):
+            return f"{address or 'a cluster started here'}: {what_is_free()} free"
+
+    return _tried("Ray", attempt)
+
+
+def _tried(name: str, attempt: Callable[[], str]) -> Check:
+    with suppress(BrokenPipeError):
+        try:
+            return Check(name, True, attempt())
+        except RayclError as error:
+            return Check(name, False, error.what, error.do or "")
+    return Check(name, False, "the connection broke")

@@ -1,0 +1,86 @@
+"""The `raycl` command and its exit codes.
+
+0 done, 1 failed, 2 bad input, 130 interrupted, 75 stopped but resumable. Errors that raycl
+raises on purpose are shown without a traceback; anything else is a bug and shows one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from raycl.errors import RayclError
+
+COMMANDS = {
+    "demo": "The whole story offline on this machine: a few methods, one leaderboard.",
+    "run": "Run one method on one stream; the same command again continues or answers.",
+    "compare": "Compare two runs, paired on their stored predictions.",
+    "report": "A leaderboard of finished runs: Markdown, CSV or Parquet.",
+    "methods": "List the methods and their options, or check your own.",
+    "store": "Look into the store: ls, show, verify, pin, gc.",
+    "doctor": "Check this machine: versions, Ray, GPU, memory, store.",
+}
+
+
+class Lazy(click.Group):
+    """Imports a subcommand's module when that subcommand is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"raycl.cli.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS:
+            from raycl.config.loading import suggest
+
+            raise click.UsageError(f"no command {args[0]!r}: {suggest(args[0], list(COMMANDS))}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Written here, so that help imports no subcommand.
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="raycl")
+def cli() -> None:
+    """Continual-learning experiments with CLIP on Ray."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with the code that says how it went."""
+    sys.exit(code_of(args))
+
+
+def code_of(args: Sequence[str] | None = None) -> int:
+    """The exit code of a command line."""
+    try:
+        value: Any = cli.main(args, prog_name="raycl", standalone_mode=False)
+    except RayclError as error:
+        click.echo(f"raycl: {error}", err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("raycl: interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away; nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,149 @@
+"""`raycl store`: look into a store, keep things, clean up."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from raycl.engine.run import default_store
+from raycl.errors import ConfigError
+from raycl.store.artefact import Record
+from raycl.store.collect import collect
+from raycl.store.store import Store
+
+console = Console()
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+location = click.option("--store", "uri", help="The store [RAYCL_STORE, else raycl-store].")
+
+
+@click.group()
+def store() -> None:
+    """Look into the store, keep things in it, clean it up."""
+
+
+def _open(uri: str | None) -> Store:
+    return Store.open(uri or default_store())
+
+
+@store.command()
+@click.argument("kind", required=False)
+@location
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+def ls(kind: str | None, uri: str | None, as_json: bool) -> None:
+    """List artefacts, of one KIND (result, state, predictions, …) or of all."""
+    records = sorted(_open(uri).records(kind), key=lambda r: r.created)
+    if as_json:
+        for record in records:
+            click.echo(json.dumps(_line(record)))
+        return
+    table = Table("key", "made", "MiB", "s")
+    for record in records:
+        line = _line(record)
+        table.add_row(
+            str(line["key"]), record.created[:19], f"{_mib(record):.2f}", f"{record.seconds:.1f}"
+        )
+    console.print(table, highlight=False, soft_wrap=True)
+
+
+def _line(record: Record) -> dict[str, object]:
+    return {
+        "key": record.key,
+        "created": record.created,
+        "bytes": record.total_bytes,
+        "seconds": record.seconds,
+    }
+
+
+def _mib(record: Record) -> float:
+    return record.total_bytes / 2**20
+
+
+@store.command()
+@click.argument("key")
+@location
+def show(key: str, uri: str | None) -> None:
+    """Print an artefact's record: its meaning, its parents, its files."""
+    click.echo(json.dumps(dataclasses.asdict(_known(_open(uri), key)), indent=2))
+
+
+def _known(opened: Store, key: str) -> Record:
+    """The record of a key, or of the only one whose digest begins so."""
+    short = key.rsplit("/", 1)[-1]
+    found = [r for r in opened.records() if r.key == key or _digest(r.key).startswith(short)]
+    if len(found) != 1:
+        raise ConfigError(
+            "nothing is stored under this key" if not found else "several keys begin like this",
+            got=key,
+            do="`raycl store ls` shows the keys",
+        )
+    return found[0]
+
+
+def _digest(key: str) -> str:
+    return key.rsplit("/", 1)[-1]
+
+
+@store.command()
+@location
+def verify(uri: str | None) -> int:
+    """Read every stored file and compare it with its checksum."""
+    problems = list(_open(uri).verify())
+    for problem in problems:
+        click.echo(f"{problem.file}: {problem.what}")
+    click.echo(f"{len(problems)} damaged" if problems else "all whole", err=True)
+    return 1 if problems else 0
+
+
+@store.command()
+@click.argument("key")
+@click.option("--why", default="", help="The reason, for whoever reads the pin.")
+@location
+def pin(key: str, why: str, uri: str | None) -> None:
+    """Keep an artefact, and what it needs, from the garbage collector."""
+    opened = _open(uri)
+    opened.pin(_known(opened, key).key, why)
+
+
+@store.command()
+@click.argument("key")
+@location
+def unpin(key: str, uri: str | None) -> None:
+    """Take a pin away."""
+    opened = _open(uri)
+    opened.unpin(_known(opened, key).key)
+
+
+@store.command()
+@click.argument("key")
+@location
+def discard(key: str, uri: str | None) -> None:
+    """Remove one artefact, so that it is computed again when it is needed."""
+    opened = _open(uri)
+    opened.discard(_known(opened, key).key)
+
+
+@store.command()
+@location
+@click.option("--delete", is_flag=True, help="Remove it; without this, only list it.")
+@click.option("--older-than", default="7d", show_default=True, help="Age, as 90s, 5m, 12h, 7d.")
+def gc(uri: str | None, delete: bool, older_than: str) -> None:
+    """Show what nothing needs any more: no result, no pin, no running work."""
+    garbage = collect(_open(uri), delete=delete, older_than=_seconds(older_than))
+    for item in garbage:
+        click.echo(f"{item.path}  {item.bytes} bytes  ({item.reason})")
+    total = sum(item.bytes for item in garbage) / 2**20
+    verb = "removed" if delete else "would go with --delete"
+    click.echo(f"{len(garbage)} things, {total:.1f} MiB, {verb}", err=True)
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if match is None:
+        raise ConfigError("not an age", got=text, do="write 90s, 5m, 12h or 7d")
+    return float(match[1]) * UNITS[match[2]]

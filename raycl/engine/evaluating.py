@@ -1,0 +1,113 @@
+"""Predicts every test sample of every task, in both label spaces, and keeps the ranking.
+
+Test vectors go through in fixed chunks, so that what a sample scores does not depend on
+how many others there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from raycl.errors import MethodError
+from raycl.methods.method import Method, Setting
+from raycl.metrics.predictions import (
+    ZERO_SHOT_STAGE,
+    Ranking,
+    StagePredictions,
+    no_ranking,
+    rank,
+)
+from raycl.streams.stream import Samples, Stream
+
+CHUNK = 2048
+
+
+def predict_stage(method: Method[Any], stream: Stream, stage: int) -> StagePredictions:
+    """What the method predicts after task `stage`, for the tests of all tasks."""
+    test, task = _all_tests(stream)
+    seen_classes = np.asarray(method.seen)
+    everything = np.arange(stream.classes)
+    device = method.setting.device
+    seen = _ranked(test.x, seen_classes, device, method.seen_scores)
+    known = task <= stage
+    if method.scores_unseen:
+        union = _ranked(test.x, everything, device, _union_scores(method))
+    else:
+        union = seen.only(known)
+    return StagePredictions.of(
+        stage, sample=test.rows, task=task, label=test.y.numpy(), seen=seen, union=union
+    )
+
+
+def predict_zero_shot(setting: Setting, stream: Stream) -> StagePredictions:
+    """What the text vectors alone predict over the union, before any task."""
+    test, task = _all_tests(stream)
+    union = _ranked(test.x, np.arange(stream.classes), setting.device, setting.zero_shot)
+    return StagePredictions.of(
+        ZERO_SHOT_STAGE,
+        sample=test.rows,
+        task=task,
+        label=test.y.numpy(),
+        seen=no_ranking(len(test)),
+        union=union,
+    )
+
+
+def _all_tests(stream: Stream) -> tuple[Samples, Any]:
+    tests = [task.test for task in stream.tasks]
+    task = np.repeat(np.arange(len(tests)), [len(t) for t in tests])
+    joined = Samples(
+        torch.cat([t.x for t in tests]),
+        torch.cat([t.y for t in tests]),
+        np.concatenate([t.rows for t in tests]),
+    )
+    return joined, task
+
+
+def _union_scores(method: Method[Any]) -> Callable[[Tensor], Tensor]:
+    def scores(x: Tensor) -> Tensor:
+        out = method.union_scores(x)
+        if out is None:
+            raise MethodError(f"{type(method).__name__}.union_scores gave nothing")
+        return out
+
+    return scores
+
+
+@torch.no_grad()
+def _ranked(
+    x: Tensor, classes: Any, device: torch.device, scores: Callable[[Tensor], Tensor]
+) -> Ranking:
+    parts = [
+        rank(scores(chunk.to(device)).float().cpu().numpy(), classes)
+        for chunk in torch.split(x, CHUNK)
+    ]
+    return Ranking(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def to_table(predictions: StagePredictions) -> pa.Table:
+    """Predictions as an Arrow table: one row per sample, rankings as fixed lists."""
+    columns = {}
+    for name, values in predictions.to_columns().items():
+        if values.ndim == 1:
+            columns[name] = pa.array(values)
+        else:
+            flat = pa.array(values.reshape(-1))
+            columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    return pa.table(columns)
+
+
+def from_table(table: pa.Table) -> StagePredictions:
+    """The inverse of `to_table`."""
+    columns = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        flat = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
+        columns[name] = flat.to_numpy(zero_copy_only=False)
+    return StagePredictions.from_columns(columns)

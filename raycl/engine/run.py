@@ -1,0 +1,168 @@
+"""`run`: one experiment, from asking the store to a result. Light until work is needed.
+
+A result that exists is returned without torch and without Ray. Otherwise the task loop
+runs in this process, or, with the Ray pool, inside one supervised actor that holds the
+learner's share while this process only watches.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raycl.compute.local_learner import host_in_process
+from raycl.compute.stopping import StopRequest, catching_signals
+from raycl.config.execution import Execution
+from raycl.config.experiment import Experiment
+from raycl.config.streams import EmbeddingsStream
+from raycl.engine.identity import RunIdentity
+from raycl.errors import ConfigError, InterruptedByUser, StoppedError
+from raycl.observe.events import Observer, Reused, nobody
+from raycl.observe.watchers import JsonLines, everyone
+from raycl.store.store import Store
+from raycl.streams.content import resolve_path
+
+if TYPE_CHECKING:
+    from raycl.engine.script import Job
+
+CONTINUE = "run the same command again to continue"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: its stored result, and what this call had to compute for it."""
+
+    values: dict[str, Any]
+    computed: dict[str, int] = field(default_factory=dict)
+    reused: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return str(self.values["key"])
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Every metric by name, in percent; None where it is undefined."""
+        return dict(self.values["metrics"])
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self.values, "computed": self.computed, "reused": self.reused}
+
+
+def run(
+    experiment: Experiment,
+    execution: Execution | None = None,
+    observer: Observer = nobody,
+    stop: StopRequest | None = None,
+) -> RunResult:
+    """The result of an experiment: found in the store, or computed and stored.
+
+    Raises `StoppedError` when it was asked to stop; the same call then continues.
+    """
+    execution = execution or Execution(store=default_store())
+    check_execution(execution)
+    identity = RunIdentity.of(experiment)
+    store = Store.open(execution.store, observer)
+    found = store.get(identity.result, only=("result.json",))
+    if found is not None:
+        observer(Reused("result", identity.result.key))
+        return RunResult(found["result.json"], reused={"result": 1})
+    with _logged(store, identity, observer) as tell:
+        return _learn(identity, execution, tell, stop or StopRequest())
+
+
+def default_store() -> str:
+    """RAYCL_STORE, or a folder in the current one."""
+    return os.environ.get("RAYCL_STORE") or Execution().store
+
+
+def check_execution(execution: Execution) -> None:
+    """Refuse what cannot be meant together."""
+    if execution.pool == "local" and (execution.address or execution.workers > 1):
+        raise ConfigError(
+            "the local pool works in this process only",
+            got=f"address={execution.address}, workers={execution.workers}",
+            do="add --pool ray",
+        )
+
+
+def _learn(
+    identity: RunIdentity, execution: Execution, observer: Observer, stop: StopRequest
+) -> RunResult:
+    from raycl.engine.script import Job
+
+    job = Job(
+        experiment=with_absolute_paths(identity.experiment),
+        execution=execution.model_copy(update={"store": absolute_store(execution.store)}),
+        code=identity.code,
+        key=identity.result.key,
+    )
+    with catching_signals(stop):
+        try:
+            out = _hosted(job, execution, observer, stop)
+        except StoppedError as error:
+            if stop.signal_name == "SIGINT":
+                raise InterruptedByUser(f"interrupted: {error.what}", do=CONTINUE) from None
+            raise StoppedError(error.what, do=CONTINUE) from None
+    return RunResult(out["result"], out["computed"], out["reused"])
+
+
+def with_absolute_paths(experiment: Experiment) -> Experiment:
+    """The same experiment for a process that works in another folder."""
+    stream = experiment.stream
+    if not isinstance(stream, EmbeddingsStream):
+        return experiment
+    paths = tuple(str(resolve_path(path).absolute()) for path in stream.paths)
+    stream = stream.model_copy(update={"paths": paths})
+    return experiment.model_copy(update={"stream": stream})
+
+
+def absolute_store(uri: str) -> str:
+    """A local path made absolute; any other address as it is."""
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+def _hosted(job: Job, execution: Execution, observer: Observer, stop: StopRequest) -> Any:
+    from raycl.engine.script import learn_stream
+
+    if execution.pool == "local":
+        return host_in_process(learn_stream, job, observer=observer, stop=stop)
+    from raycl.compute.ray_learner import host
+    from raycl.compute.ray_session import connect
+
+    learner = execution.learner
+    cpus = execution.workers + learner.cpus
+    with connect(execution.address, num_cpus=cpus) as session:
+        return host(
+            learn_stream,
+            job,
+            session=session,
+            cpus=learner.cpus,
+            gpus=learner.gpus,
+            observer=observer,
+            stop=stop,
+        )
+
+
+@contextmanager
+def _logged(store: Store, identity: RunIdentity, observer: Observer) -> Iterator[Observer]:
+    """Every event also as a JSON line, under `logs/` in the store."""
+    digest = identity.result.digest[:8]
+    name = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.jsonl"
+    path = f"logs/{identity.name}-{digest}/{name}"
+    root = store.location.local_root
+    with tempfile.TemporaryDirectory() as temporary:
+        file = (root or Path(temporary)) / path
+        try:
+            with JsonLines(file) as lines:
+                yield everyone([lines, observer])
+        finally:
+            # An object store cannot append: it gets the whole log at the end.
+            if root is None and file.exists():
+                store.location.write(path, file.read_bytes())

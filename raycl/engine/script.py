@@ -1,0 +1,343 @@
+"""The task loop: for each task, learn → save the state → evaluate all tasks → save.
+
+Guarantees: any moment is a good moment to die. State and predictions of each task are
+artefacts, long stages save within a task, and starting again means loading the newest
+state there is. It runs in whatever process it is called in; `raycl.engine.run` decides.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from raycl import __version__
+from raycl.compute.local_pool import LocalPool
+from raycl.compute.pool import Pool
+from raycl.compute.threads import limited_threads
+from raycl.config.execution import Execution
+from raycl.config.experiment import Experiment
+from raycl.config.spec import described
+from raycl.engine.device import pick_device
+from raycl.engine.evaluating import from_table, predict_stage, predict_zero_shot, to_table
+from raycl.engine.identity import RunIdentity
+from raycl.errors import DataError, StoppedError
+from raycl.methods.build import build_method
+from raycl.methods.context import Context
+from raycl.methods.method import Method, Setting
+from raycl.methods.parts.keys import unit
+from raycl.methods.source_code import SourceCode
+from raycl.metrics.evaluation import evaluate
+from raycl.metrics.predictions import StagePredictions
+from raycl.observe.events import Event, RunDone, RunStarted, TaskDone, Warned
+from raycl.store.store import Store
+from raycl.streams.stream import Stream, Task, build
+
+MIB = 2**20
+
+
+class Host(Protocol):
+    """What hosts the loop: where events go, and whether to stop."""
+
+    def emit(self, event: Event) -> None: ...
+    def stopping(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the loop needs, small enough to send to another machine."""
+
+    experiment: Experiment
+    execution: Execution
+    code: SourceCode | None
+    key: str
+
+
+def learn_stream(host: Host, job: Job) -> dict[str, Any]:
+    """The result of a run, made or found, and the counts of what was computed."""
+    identity = RunIdentity.of(job.experiment, job.code)
+    if identity.result.key != job.key:
+        raise DataError(
+            "this machine reads other data than the one that sent the run",
+            got=identity.result.key,
+            do="put the same files at the same paths on every node",
+        )
+    store = Store.open(job.execution.store, host.emit)
+    run = _Run(host, job, identity, store)
+    with limited_threads(1):
+        payloads = store.get_or_make(identity.result, run.make, needs=run.needs)
+    return {
+        "result": payloads["result.json"],
+        "computed": dict(store.computed),
+        "reused": dict(store.reused),
+    }
+
+
+class _Run:
+    """One pass over the tasks; everything that must outlive it is in the store."""
+
+    def __init__(self, host: Host, job: Job, identity: RunIdentity, store: Store) -> None:
+        self.host, self.job, self.identity, self.store = host, job, identity, store
+        self.experiment = identity.experiment
+        self.kept: list[str] = []
+        self.history: list[dict[str, Any]] = []
+        """Notes of each task: seconds by stage, bytes of state, parameters trained."""
+        self.at = -1
+        """The task after which `self.method` stands."""
+
+    def needs(self) -> list[str]:
+        """Keys that the result refers to: predictions, and the last state."""
+        return self.kept
+
+    def make(self) -> dict[str, Any]:
+        """The payloads of the result: the loop itself."""
+        began = time.monotonic()
+        self.stream = build(self.experiment)
+        self._announce()
+        stages = [self._zero_shot()] if bool(self.stream.has_text.all()) else []
+        with ExitStack() as closing:
+            self.pool = closing.enter_context(open_pool(self.job.execution, self.host))
+            self.method = self._fresh_method()
+            for task in self.stream.tasks:
+                stages.append(self._stage(task))
+                self._stop_if_asked(task)
+        result = self._result(stages)
+        self.host.emit(RunDone(self.identity.result.key, time.monotonic() - began))
+        return result
+
+    def _announce(self) -> None:
+        title = f"{self.experiment.method_label} on {self.stream.name}"
+        tasks = len(self.stream.tasks)
+        done = next(
+            (t + 1 for t in reversed(range(tasks)) if self.store.has(self.identity.state(t))), 0
+        )
+        self.host.emit(RunStarted(self.identity.result.key, title, tasks, done))
+        for warning in self.stream.warnings:
+            self.host.emit(Warned(warning))
+
+    def _zero_shot(self) -> StagePredictions:
+        spec = self.identity.zero_shot
+        self.kept.append(spec.key)
+        payloads = self.store.get_or_make(
+            spec,
+            lambda: {"predictions.parquet": to_table(predict_zero_shot(self.setting, self.stream))},
+        )
+        return from_table(payloads["predictions.parquet"])
+
+    def _stage(self, task: Task) -> StagePredictions:
+        """The predictions after a task; learning it only if they are not there yet."""
+        began = time.monotonic()
+        spec = self.identity.predictions(task.index)
+        self.kept.append(spec.key)
+        before = self.store.computed[spec.kind]
+        payloads = self.store.get_or_make(spec, lambda: self._evaluate(task))
+        self.history.append(payloads["notes.json"])
+        predictions = from_table(payloads["predictions.parquet"])
+        # What was found is no news: a supervisor takes a task done as a sign of progress.
+        if self.store.computed[spec.kind] > before:
+            self._tell(task, predictions, time.monotonic() - began)
+        return predictions
+
+    def _evaluate(self, task: Task) -> dict[str, Any]:
+        self._advance_to(task.index)
+        began = time.monotonic()
+        table = to_table(predict_stage(self.method, self.stream, task.index))
+        seconds = {**self.notes["seconds"], "evaluate": time.monotonic() - began}
+        return {"predictions.parquet": table, "notes.json": {**self.notes, "seconds": seconds}}
+
+    def _advance_to(self, index: int) -> None:
+        """Bring the method to the state after a task: from the newest state stored, by
+        learning whatever lies between."""
+        newest = index
+        while newest > self.at:
+            payloads = self.store.get(self.identity.state(newest))
+            if payloads is not None:
+                self._take(newest, payloads)
+                break
+            newest -= 1
+        for task in self.stream.tasks[self.at + 1 : index + 1]:
+            self._learn(task)
+
+    def _take(self, index: int, payloads: Mapping[str, Any]) -> None:
+        self.method = self._fresh_method()
+        self._stand_at(index)
+        self.method.restore(payloads["state.safetensors"])
+        self.notes = payloads["notes.json"]
+
+    def _stand_at(self, index: int) -> None:
+        self.at = index
+        self.method.seen = self.stream.seen(index)
+
+    def _learn(self, task: Task) -> None:
+        spec = self.identity.state(task.index)
+        payloads = self.store.get_or_make(spec, lambda: self._next_state(task))
+        if self.at != task.index:  # a second process had the same work and was quicker
+            self._take(task.index, payloads)
+        for stage in self.notes["seconds"]:
+            self.store.discard(self.identity.partial(task.index, stage))
+
+    def _next_state(self, task: Task) -> dict[str, Any]:
+        began = time.monotonic()
+        self._stand_at(task.index)
+        context = self._context(task)
+        self.method.learn(task, context)
+        spent = time.monotonic() - began
+        state = {name: t.detach().cpu().contiguous() for name, t in self.method.state().items()}
+        self.notes = {
+            "seconds": {"learn": spent - sum(context.seconds.values()), **context.seconds},
+            "trainable_parameters": self.method.trainable_parameters,
+            "state_bytes": sum(t.numel() * t.element_size() for t in state.values()),
+        }
+        return {"state.safetensors": state, "notes.json": self.notes}
+
+    def _tell(self, task: Task, predictions: StagePredictions, seconds: float) -> None:
+        known = predictions.task <= task.index
+        right = predictions.seen_top[known, 0] == predictions.label[known]
+        accuracy = 100 * float(right.mean()) if known.any() else float("nan")
+        classes = len(self.stream.seen(task.index))
+        tasks = len(self.stream.tasks)
+        self.host.emit(TaskDone(task.index, tasks, classes, accuracy, seconds))
+
+    def _stop_if_asked(self, task: Task) -> None:
+        done, tasks = task.index + 1, len(self.stream.tasks)
+        stop_after = self.job.execution.stop_after
+        asked = self.host.stopping() or (stop_after is not None and done >= stop_after)
+        if asked and done < tasks:
+            raise StoppedError(f"stopped after task {done} of {tasks}")
+
+    def _fresh_method(self) -> Method[Any]:
+        self.at = -1
+        return build_method(self.experiment.method, self.setting, self.job.code)
+
+    @cached_property
+    def setting(self) -> Setting:
+        """What a method may know before the first task."""
+        device = pick_device(self.job.execution.device)
+        return Setting(
+            class_names=self.stream.class_names,
+            text=unit(self.stream.text).to(device),
+            has_text=self.stream.has_text.to(device),
+            logit_scale=self.experiment.backbone.logit_scale,
+            init_seed=self.experiment.seeds["init"],
+            validation=self.experiment.validation,
+            device=device,
+        )
+
+    def _context(self, task: Task) -> Context:
+        def load(stage: str) -> Mapping[str, Tensor] | None:
+            found = self.store.get(self.identity.partial(task.index, stage))
+            return None if found is None else found["partial.safetensors"]
+
+        def save(stage: str, tensors: Mapping[str, Tensor]) -> None:
+            cpu = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+            self.store.put(self.identity.partial(task.index, stage), {"partial.safetensors": cpu})
+
+        return Context(
+            task=task.index,
+            pool=self.pool,
+            observer=self.host.emit,
+            stopping=self.host.stopping,
+            load_partial=load,
+            save_partial=save,
+        )
+
+    def _result(self, stages: list[StagePredictions]) -> dict[str, Any]:
+        stream = self.stream
+        evaluation = evaluate(
+            stages,
+            [task.classes for task in stream.tasks],
+            scores_unseen=self._fresh_method().scores_unseen,
+            missing_text=int((~stream.has_text).sum()),
+        )
+        self.kept.append(self.identity.state(len(stream.tasks) - 1).key)
+        return {
+            "result.json": {**self._description(), **evaluation.as_json(), **self._costs()},
+            "splits.parquet": splits_table(stream),
+        }
+
+    def _description(self) -> dict[str, Any]:
+        stream, experiment = self.stream, self.experiment
+        method = experiment.method
+        return {
+            "key": self.identity.result.key,
+            "method": method.kind,
+            "label": experiment.method_label,
+            "stream": stream.name,
+            "stream_label": self._stream_label(),
+            "setting": self.identity.setting,
+            "backbone": experiment.backbone.name,
+            "seeds": experiment.seeds,
+            "protocol": stream.protocol,
+            "tasks": [
+                {"classes": list(t.classes), "train": len(t.train), "test": len(t.test)}
+                for t in stream.tasks
+            ],
+            "class_names": list(stream.class_names),
+            "missing_text": int((~stream.has_text).sum()),
+            "warnings": list(stream.warnings),
+            "experiment": described(experiment),
+            "versions": versions(),
+            "device": str(self.setting.device),
+        }
+
+    def _stream_label(self) -> str:
+        tasks, shots = len(self.stream.tasks), self.experiment.stream.shots
+        drawn = f", {shots} shots" if shots else ""
+        return f"{self.stream.name}, {tasks} task{'s' if tasks > 1 else ''}{drawn}"
+
+    def _costs(self) -> dict[str, Any]:
+        seconds: dict[str, float] = {}
+        for notes in self.history:
+            for stage, spent in notes["seconds"].items():
+                seconds[stage] = seconds.get(stage, 0.0) + spent
+        return {
+            "state_mib": self.history[-1]["state_bytes"] / MIB,
+            "trainable_parameters": max(n["trainable_parameters"] for n in self.history),
+            "seconds": seconds,
+        }
+
+
+def open_pool(execution: Execution, host: Host) -> Pool:
+    """The pool that methods map work over: in this process, or Ray actors."""
+    if execution.pool == "local":
+        return LocalPool(host.emit)
+    from raycl.compute.ray_pool import RayPool
+
+    return RayPool(host.emit, workers=execution.workers, stopping=host.stopping)
+
+
+def splits_table(stream: Stream) -> pa.Table:
+    """Which rows of the source each task trained on, held out and tested on."""
+    parts = []
+    for task in stream.tasks:
+        for split in ("train", "fit", "held_out", "test"):
+            rows = getattr(task, split).rows
+            parts.append(
+                pa.table(
+                    {
+                        "task": pa.array(np.full(len(rows), task.index, np.int32)),
+                        "split": pa.array([split] * len(rows), pa.string()),
+                        "row": pa.array(rows.astype(np.int64)),
+                    }
+                )
+            )
+    return pa.concat_tables(parts)
+
+
+def versions() -> dict[str, str]:
+    """What computed these numbers."""
+    return {
+        "raycl": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }

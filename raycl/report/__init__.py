@@ -1,0 +1,1 @@
+"""Reports over finished runs: leaderboards and comparisons. Reads results, trains nothing."""

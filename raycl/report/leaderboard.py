@@ -1,0 +1,288 @@
+"""The leaderboard: results of many runs as rows of means, in four renderings.
+
+Guarantees: a row holds runs of one method setting, stream, backbone and protocol, never a
+mixture; a result that comes twice counts once; one run shows no deviation; a metric that
+is null in any run of a row is null in the row, with the reason. Tables show one decimal,
+files keep full precision. It computes no metric and reads no store.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from raycl.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.table import Table
+
+Result = Mapping[str, Any]
+"""The JSON object that `raycl run --json` prints."""
+
+DEFAULT_METRICS = (
+    "last_pooled",
+    "avg_inc_pooled",
+    "forgetting",
+    "transfer",
+    "average",
+    "last_union",
+)
+
+_NAMES = ("label", "stream", "backbone", "protocol")
+_COSTS = ("state_mib", "seconds")
+_NULL = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean and sample standard deviation of a number over runs, or why it is null."""
+
+    mean: float | None
+    sd: float | None = None
+    why: str | None = None
+
+    def __str__(self) -> str:
+        if self.mean is None:
+            return _NULL
+        return f"{self.mean:.1f}" if self.sd is None else f"{self.mean:.1f} ± {self.sd:.1f}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one method setting on one stream, backbone and protocol."""
+
+    label: str
+    stream: str
+    backbone: str
+    protocol: str
+    n: int
+    cells: dict[str, Cell]
+    """By metric, then `state_mib` and `seconds` (all stages together)."""
+
+
+def leaderboard(results: Iterable[Result], metrics: Sequence[str] = DEFAULT_METRICS) -> list[Row]:
+    """Rows by stream, the best `last_pooled` first."""
+    runs = list({_key(run): run for run in results}.values())
+    _check_names(metrics, runs)
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for run in runs:
+        groups.setdefault(_group(run), []).append(run)
+    ranked = sorted(groups.items(), key=lambda item: _place(*item))
+    return [_row(names, group, metrics) for names, group in ranked]
+
+
+def _key(run: Result) -> str:
+    needed = ("key", "method", *_NAMES[1:], "metrics")
+    if missing := [name for name in needed if name not in run]:
+        raise DataError(
+            "this is not the result of a run",
+            got=f"no {', '.join(missing)}",
+            do="pass what `raycl run --json` prints",
+        )
+    return str(run["key"])
+
+
+def _group(run: Result) -> tuple[str, ...]:
+    """What a row may hold: the names it shows, and all that was set beside the seeds."""
+    shown = {**run, "label": run.get("label") or run["method"]}
+    shown["stream"] = run.get("stream_label") or run["stream"]
+    return (*(str(shown[name]) for name in _NAMES), str(run.get("setting", "")))
+
+
+def _place(names: tuple[str, ...], runs: list[Result]) -> tuple[Any, ...]:
+    label, stream, backbone, protocol, _ = names
+    score = _metric(runs, "last_pooled").mean
+    return stream, -(score if score is not None else -math.inf), protocol, backbone, label
+
+
+def _row(names: tuple[str, ...], runs: list[Result], metrics: Sequence[str]) -> Row:
+    cells = {name: _metric(runs, name) for name in metrics}
+    cells["state_mib"] = _summary([run.get("state_mib") for run in runs], "not recorded")
+    cells["seconds"] = _summary([_total(run.get("seconds")) for run in runs], "not recorded")
+    label, stream, backbone, protocol, _ = names
+    return Row(label, stream, backbone, protocol, len(runs), cells)
+
+
+def _total(seconds: Mapping[str, float] | None) -> float | None:
+    return None if seconds is None else math.fsum(seconds.values())
+
+
+def _metric(runs: list[Result], name: str) -> Cell:
+    values = [run["metrics"].get(name) for run in runs]
+    whys = (
+        run.get("why_null", {}).get(name, "not in the result")
+        for run, value in zip(runs, values, strict=True)
+        if value is None
+    )
+    return _summary(values, next(whys, ""))
+
+
+def _summary(values: list[float | None], why: str) -> Cell:
+    numbers = [float(v) for v in values if v is not None]
+    if len(numbers) < len(values):
+        some = f" (in {len(values) - len(numbers)} of {len(values)} runs)" if numbers else ""
+        return Cell(None, why=why + some)
+    sd = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return Cell(statistics.fmean(numbers), sd)
+
+
+def _check_names(metrics: Sequence[str], runs: list[Result]) -> None:
+    known = {name for run in runs for name in run["metrics"]} | {*DEFAULT_METRICS}
+    for name in metrics:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            do = f"did you mean {close[0]}?" if close else f"use one of {', '.join(sorted(known))}"
+            raise ConfigError("no result has this metric", got=name, do=do)
+        if any(isinstance(run["metrics"].get(name), list) for run in runs):
+            raise ConfigError("a table has no column for a metric of every stage", got=name)
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """An aligned table; each null has its reason in a footnote."""
+    notes: list[str] = []
+    head, *body = _grid(rows)
+    lines = [[_escaped(text) for text in head]]
+    for row, texts in zip(rows, body, strict=True):
+        whys = [None] * (len(texts) - len(row.cells)) + [cell.why for cell in row.cells.values()]
+        pairs = zip(texts, whys, strict=True)
+        lines.append([_escaped(text) + _footnote(why, notes) for text, why in pairs])
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = [_rule(width, left=i < len(_NAMES)) for i, width in enumerate(widths)]
+    table = "\n".join(_line(line, widths) for line in [lines[0], rule, *lines[1:]])
+    foot = "\n".join(f"[^{i}]: {_escaped(why)}" for i, why in enumerate(notes, start=1))
+    return f"{table}\n\n{foot}\n" if notes else f"{table}\n"
+
+
+def _grid(rows: Sequence[Row]) -> list[list[str]]:
+    """The header and every row as text."""
+    grid = [[*_NAMES, "n", *_columns(rows)]]
+    for row in rows:
+        names = [row.label, row.stream, row.backbone, row.protocol]
+        grid.append([*names, str(row.n), *map(str, row.cells.values())])
+    return grid
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    columns = list(rows[0].cells) if rows else [*DEFAULT_METRICS, *_COSTS]
+    if any(list(row.cells) != columns for row in rows):
+        raise DataError("the rows of one table must show the same metrics")
+    return columns
+
+
+def _escaped(text: str) -> str:
+    for sign, safe in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("\n", " "), ("\r", " ")):
+        text = text.replace(sign, safe)
+    return text
+
+
+def _footnote(why: str | None, notes: list[str]) -> str:
+    if why is None:
+        return ""
+    if why not in notes:
+        notes.append(why)
+    return f"[^{notes.index(why) + 1}]"
+
+
+def _rule(width: int, *, left: bool) -> str:
+    return "-" * width if left else "-" * (width - 1) + ":"
+
+
+def _line(texts: list[str], widths: list[int]) -> str:
+    padded = [
+        text.ljust(width) if i < len(_NAMES) else text.rjust(width)
+        for i, (text, width) in enumerate(zip(texts, widths, strict=True))
+    ]
+    return f"| {' | '.join(padded)} |"
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Full precision, a column for each mean and one for its deviation; null is empty."""
+    columns = _table(rows)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return out.getvalue()
+
+
+def write_parquet(rows: Sequence[Row], path: Path) -> None:
+    """The columns of the CSV, typed."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = dict.fromkeys(_NAMES, pa.string()) | {"n": pa.int64()}
+    arrays = {
+        name: pa.array(values, type=kinds.get(name, pa.float64()))
+        for name, values in _table(rows).items()
+    }
+    pq.write_table(pa.table(arrays), path)
+
+
+def _table(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    table: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in _NAMES}
+    table["n"] = [row.n for row in rows]
+    for name in _columns(rows):
+        table[name] = [row.cells[name].mean for row in rows]
+        table[f"{name}_sd"] = [row.cells[name].sd for row in rows]
+    return table
+
+
+def to_rich(rows: Sequence[Row]) -> list[Table]:
+    """A table for a terminal per stream, backbone and protocol."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        title = f"{row.stream} · backbone {row.backbone} · {row.protocol}"
+        groups.setdefault(title, []).append(row)
+    return [_terminal_table(title, group) for title, group in groups.items()]
+
+
+_SHORT = {
+    "last_pooled": "last",
+    "last_task_mean": "last, task mean",
+    "avg_inc_pooled": "avg inc",
+    "state_mib": "MiB",
+    "seconds": "s",
+    "last_union": "last union",
+}
+
+
+def _terminal_table(title: str, rows: Sequence[Row]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    null = [n for n in _columns(rows) if all(row.cells[n].mean is None for row in rows)]
+    # At the end of a class-incremental stream the union is what was seen.
+    again = {"last_union"} if rows[0].protocol == "class-incremental" else set()
+    names = [name for name in _columns(rows) if name not in {*null, *again}]
+    caption = f"null in every row: {', '.join(null)}" if null else None
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("method", no_wrap=True)
+    for name in ("n", *names):
+        table.add_column(_SHORT.get(name, name), justify="right", no_wrap=True)
+    for row in rows:
+        # Text, because a label may hold [brackets].
+        cells = [_terminal_cell(name, row.cells[name]) for name in names]
+        table.add_row(Text(row.label), str(row.n), *cells)
+    return table
+
+
+def _terminal_cell(name: str, cell: Cell) -> str:
+    if name in _COSTS and cell.mean is not None:
+        return f"{cell.mean:.3g}"
+    return str(cell)

@@ -1,0 +1,73 @@
+"""Finds finished runs in a store and reads what they left: results and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raycl.engine.evaluating import from_table
+from raycl.errors import ConfigError, StoreError
+from raycl.metrics.predictions import ZERO_SHOT_STAGE, StagePredictions
+from raycl.store.artefact import Record
+from raycl.store.store import Store
+
+SHORTEST = 4
+"""Letters of a digest that a user must give at least."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A stored result and the record that names what it needs."""
+
+    record: Record
+    values: dict[str, Any]
+
+    @property
+    def tasks(self) -> list[list[int]]:
+        """Class ids of each task."""
+        return [task["classes"] for task in self.values["tasks"]]
+
+
+def finished_runs(store: Store, references: Sequence[str] = ()) -> list[FinishedRun]:
+    """The runs that the references name, or all of the store, oldest first."""
+    records = sorted(store.records("result"), key=lambda record: record.created)
+    if references:
+        records = [_named(reference, records) for reference in references]
+    return [_read(store, record) for record in records]
+
+
+def _named(reference: str, records: Sequence[Record]) -> Record:
+    """A key, or the beginning of its digest."""
+    short = reference.rsplit("/", 1)[-1]
+    found = [r for r in records if r.key.rsplit("/", 1)[-1].startswith(short)]
+    if len(short) >= SHORTEST and len(found) == 1:
+        return found[0]
+    what = "no finished run has this key" if not found else "several runs begin like this"
+    raise ConfigError(
+        what,
+        got=reference,
+        do=f"give a key, or {SHORTEST} or more letters of its digest: `raycl store ls result`",
+    )
+
+
+def _read(store: Store, record: Record) -> FinishedRun:
+    return FinishedRun(record, store.read(record, only=("result.json",))["result.json"])
+
+
+def stages_of(store: Store, run: FinishedRun) -> list[StagePredictions]:
+    """The predictions after each task of a run, in order."""
+    stages = []
+    for key in run.record.needs:
+        if not key.startswith("predictions/"):
+            continue
+        record = store.record(key)
+        if record is None:
+            raise StoreError(
+                "predictions that this run needs are missing",
+                got=key,
+                do=f"`raycl store discard {run.record.key}`, then run it again",
+            )
+        payloads = store.read(record, only=("predictions.parquet",))
+        stages.append(from_table(payloads["predictions.parquet"]))
+    return sorted((s for s in stages if s.stage != ZERO_SHOT_STAGE), key=lambda s: s.stage)
