@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +21,8 @@ def show_result(result: RunResult) -> None:
     """The matrix over seen classes, the main metrics, the cost."""
     console = Console()
     values = result.values
+    title = f"{values['label']} on {values['stream_label']}: accuracy over seen classes, %"
+    console.print(title, highlight=False, markup=False)
     console.print(_matrix(values), highlight=False)
     metrics, why = values["metrics"], values["why_null"]
     for name, title in SHOWN:
@@ -38,8 +41,8 @@ def show_result(result: RunResult) -> None:
 def _matrix(values: dict[str, object]) -> Table:
     rows = values["r_seen"]
     assert isinstance(rows, list)
-    table = Table(title=f"{values['label']} on {values['stream']}: accuracy over seen classes, %")
-    table.add_column("after task", justify="right")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("after", justify="right")
     for task in range(len(rows)):
         table.add_column(str(task + 1), justify="right")
     for stage, row in enumerate(rows):

@@ -21,15 +21,14 @@ import ray
 from raycl.compute.failures import Failure
 from raycl.compute.learner import Stoppable, Target
 from raycl.compute.pool import DEFAULT_ATTEMPTS, Resources
-from raycl.compute.ray_resources import wait_until_possible, what_is_free
+from raycl.compute.ray_resources import StartWatch
 from raycl.compute.ray_session import Session
 from raycl.compute.ray_worker import arrived, hide_gpus, reason, travelling
 from raycl.compute.stopping import StopRequest
 from raycl.errors import ConfigError, StoppedError, WorkError
-from raycl.observe.events import Computed, Event, Observer, TaskDone, Warned, WorkerLost
+from raycl.observe.events import Computed, Event, Observer, TaskDone, WorkerLost
 
 GRACE_SECONDS = 15.0
-PATIENCE_SECONDS = 20.0
 PROGRESS = (Computed, TaskDone)
 _POLL_SECONDS = 1.0
 _WATCH_SECONDS = 0.2
@@ -52,15 +51,10 @@ def host(
     if attempts < 1:
         raise ConfigError("a learner needs at least one attempt", got=attempts, do="use 1 or more")
     resources = Resources(cpus, gpus)
-    wait_until_possible(
-        resources,
-        patience=0 if session.local else PATIENCE_SECONDS,
-        observer=observer,
-        stopping=lambda: stop.requested,
-    )
+    patience = 0.0 if session.local else None
     deaths = 0
     while True:
-        life = _Life(resources, observer, stop, grace)
+        life = _Life(resources, observer, stop, grace, patience)
         try:
             return life.watch(target, payload)
         except ray.exceptions.RayError as error:
@@ -125,16 +119,20 @@ class _Life:
     """One actor from its birth to its end, as the driver sees it."""
 
     def __init__(
-        self, resources: Resources, observer: Observer, stop: Stoppable, grace: float
+        self,
+        resources: Resources,
+        observer: Observer,
+        stop: Stoppable,
+        grace: float,
+        patience: float | None,
     ) -> None:
-        self._resources = resources
         self._observer = observer
         self._stop = stop
         self._grace = grace
         self._actor = _start(resources)
         self._started = False
         self._seen = 0
-        self._warn_at = time.monotonic() + PATIENCE_SECONDS
+        self._start_watch = StartWatch("the learner", resources, observer, patience)
         self._kill_at: float | None = None
         self.progressed = False
 
@@ -151,7 +149,8 @@ class _Life:
                 self._tell(ray.get(news))
                 news = self._ask(_POLL_SECONDS)
             self._mind_stop()
-            self._mind_start()
+            if not self._started:
+                self._start_watch.check()
 
     def end(self) -> None:
         with contextlib.suppress(ray.exceptions.RayError):
@@ -187,13 +186,6 @@ class _Life:
                 f"the learner did not stop within {self._grace:g} s and was ended",
                 do="what it finished is stored; the same command continues",
             )
-
-    def _mind_start(self) -> None:
-        if self._started or time.monotonic() < self._warn_at:
-            return
-        self._warn_at = float("inf")
-        asked, free = self._resources, what_is_free()
-        self._observer(Warned(f"the learner waits for {asked}; {free} is free in the cluster"))
 
 
 def _start(resources: Resources) -> Any:

@@ -13,7 +13,7 @@ seconds for its imports; the worker instance is built anew for each map. `warm=F
 from __future__ import annotations
 
 import contextlib
-import time
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -31,15 +31,14 @@ from raycl.compute.pool import (
     Service,
     WorkerSpec,
 )
-from raycl.compute.ray_resources import cluster_cpus, wait_until_possible, what_is_free
+from raycl.compute.ray_resources import StartWatch, cluster_cpus
 from raycl.compute.ray_service import RayService
 from raycl.compute.ray_session import require_connection
 from raycl.compute.ray_worker import PoolWorker, RayReference, arrived, reason
 from raycl.compute.stopping import never
 from raycl.errors import ConfigError, RayclError, StoppedError, WorkError
-from raycl.observe.events import Observer, Warned, WorkerLost, nobody
+from raycl.observe.events import Observer, WorkerLost, nobody
 
-PATIENCE_SECONDS = 20.0
 _WAIT_SECONDS = 0.5
 _SETTLE_SECONDS = 30.0
 
@@ -79,7 +78,7 @@ class RayPool:
         workers: int | None = None,
         stopping: Callable[[], bool] = never,
         warm: bool = True,
-        patience: float = PATIENCE_SECONDS,
+        patience: float | None = None,
     ) -> None:
         require_connection()
         if workers is not None and workers < 1:
@@ -189,7 +188,10 @@ class _Map:
         self._pending: dict[Any, _Call] = {}
         self._spec: Any = None
         self._lost_builds = 0
-        self._warn_at = float("inf")
+        self._start_watch = StartWatch(
+            f"a worker {worker.name}", resources, pool.observer, pool.patience
+        )
+        self._freed = False
 
     def results(self) -> Iterator[Done]:
         self._pool.enrol(self)
@@ -205,11 +207,12 @@ class _Map:
 
     def free(self) -> None:
         self._pool.give_back(self, self._hands)
-        self._hands, self._pending, self._drained = [], {}, True
-        self._todo.clear()
+        self._hands, self._pending, self._freed = [], {}, True
 
     def _feed(self) -> bool:
         """Gives every actor something to do; whether an item is still to be waited for."""
+        if self._freed:
+            raise WorkError("the pool was closed before all results were read")
         self._draw()
         for hand in self._hands:
             if hand.built and not hand.calls and self._todo:
@@ -234,14 +237,8 @@ class _Map:
 
     def _hire(self) -> None:
         if self._spec is None:
-            wait_until_possible(
-                self._resources,
-                patience=self._pool.patience,
-                observer=self._pool.observer,
-                stopping=self._pool.stopping,
-            )
+            _carry_by_value(self._worker)
             self._spec = ray.put(self._worker)
-            self._warn_at = time.monotonic() + PATIENCE_SECONDS
         hand = self._pool.take(self._resources)
         self._hands.append(hand)
         self._expect(_Call(hand, hand.actor.build.remote(self._spec)))
@@ -263,15 +260,8 @@ class _Map:
             ready, _ = ray.wait(waiting, num_returns=1, timeout=_WAIT_SECONDS)
             if ready:
                 return list(ready)
-            self._warn_if_starved()
-
-    def _warn_if_starved(self) -> None:
-        if time.monotonic() < self._warn_at or any(hand.built for hand in self._hands):
-            return
-        self._warn_at = float("inf")
-        asked, free = self._resources, what_is_free()
-        self._pool.observer(Warned(f"no worker has started yet: each asks for {asked}, {free} is "
-                                   "free in the cluster"))  # fmt: skip
+            if not any(hand.built for hand in self._hands):
+                self._start_watch.check()
 
     def _settle(self, call: _Call) -> Iterator[Done]:
         try:
@@ -303,7 +293,7 @@ class _Map:
             self._record.forget(call.index)
             yield Done(call.index, call.item, answer)
         elif self._record.again(call.index, call.item, answer):
-            self._todo.appendleft((call.index, call.item))
+            self._todo.append((call.index, call.item))
 
     def _accept_build(self, hand: _Hand, failure: Failure | None) -> None:
         if failure is None:
@@ -346,10 +336,17 @@ class _Map:
             return
         self._tell_lost(why, self._record.used(call.index) + 1)
         if self._record.again(call.index, call.item, died(why)):
-            self._todo.appendleft((call.index, call.item))
+            self._todo.append((call.index, call.item))
 
     def _tell_lost(self, why: str, attempt: int) -> None:
         self._pool.observer(WorkerLost(self._worker.name, why, attempt))
+
+
+def _carry_by_value(worker: WorkerSpec) -> None:
+    """A module that was made from text has no file: no other process could import it."""
+    module = sys.modules.get(getattr(worker.cls, "__module__", ""))
+    if module is not None and module.__name__ != "__main__" and module.__spec__ is None:
+        ray.cloudpickle.register_pickle_by_value(module)  # type: ignore[no-untyped-call]
 
 
 def _kill(hand: _Hand) -> None:

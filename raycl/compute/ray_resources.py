@@ -1,53 +1,64 @@
-"""Whether a cluster can ever give what is asked, and what it has free.
+"""Whether a cluster can give what is asked, watched while an actor has not started.
 
-A request no node could hold is an error after a bounded wait, because nodes may still be
-joining; where Ray's autoscaler runs it is only a warning, because a node may be bought.
+A request that no node could hold is an error after a bounded wait: at once on a Ray of our
+own, soon on a fixed cluster (nodes may still be joining), late on one whose nodes come
+from a launcher or KubeRay, where the autoscaler may be buying one for us. It learns of our
+need from the waiting actor, so the watch begins after the actor was asked for.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import ray as untyped_ray
 
 from raycl.compute.pool import Resources
-from raycl.errors import ClusterError, StoppedError
+from raycl.errors import ClusterError
 from raycl.observe.events import Observer, Warned
 
-_STEP_SECONDS = 0.5
+FIXED_SECONDS = 20.0
+GROWING_SECONDS = 600.0
+BUSY_SECONDS = 20.0
+_GROUP_LABEL = "ray.io/node-group"
+
 ray: Any = untyped_ray
 
 
-def wait_until_possible(
-    resources: Resources, *, patience: float, observer: Observer, stopping: Callable[[], bool]
-) -> None:
-    """Returns once some node could hold the request, busy or not."""
-    if _possible(resources):
-        return
-    deadline = time.monotonic() + patience
-    grows = _autoscaler_runs()
-    if grows or patience > 0:
-        who = "the autoscaler" if grows else "a node that may still join"
-        observer(Warned(f"no node has {resources}; waiting for {who}. {_nodes_have()}"))
-    while not _possible(resources):
-        if stopping():
-            raise StoppedError("stopped while waiting for a node", got=str(resources))
-        if not grows and time.monotonic() >= deadline:
+class StartWatch:
+    """Asked again and again while something has not started; warns once, or raises."""
+
+    def __init__(
+        self, who: str, resources: Resources, observer: Observer, patience: float | None = None
+    ) -> None:
+        self._who = who
+        self._asked = resources
+        self._observer = observer
+        self._patience = _default_patience() if patience is None else patience
+        self._since = time.monotonic()
+        self._warned = False
+
+    def check(self) -> None:
+        """Raises once there is no hope left."""
+        waited = time.monotonic() - self._since
+        if _possible(self._asked):
+            if waited >= BUSY_SECONDS:
+                self._warn(
+                    f"{self._who} waits for {self._asked}; {what_is_free()} is free in the cluster"
+                )
+            return
+        if waited >= self._patience:
             raise ClusterError(
                 "no node of the cluster can ever hold what is asked",
-                got=str(resources),
+                got=str(self._asked),
                 do=f"ask for less or add a node. {_nodes_have()}",
             )
-        time.sleep(_STEP_SECONDS)
+        self._warn(f"{self._who} waits for a node with {self._asked}. {_nodes_have()}")
 
-
-def what_is_free() -> str:
-    """The free resources of the cluster, for a person."""
-    free = ray.available_resources()
-    return str(Resources(max(0.0, free.get("CPU", 0)), max(0.0, free.get("GPU", 0))))
+    def _warn(self, message: str) -> None:
+        if not self._warned:
+            self._warned = True
+            self._observer(Warned(message))
 
 
 def cluster_cpus() -> int:
@@ -55,32 +66,29 @@ def cluster_cpus() -> int:
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def _node_shares() -> list[Resources]:
-    nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return [Resources(node.get("CPU", 0), node.get("GPU", 0)) for node in nodes]
+def what_is_free() -> Resources:
+    """What nobody holds at the moment, over all nodes."""
+    free = ray.available_resources()
+    return Resources(max(0.0, free.get("CPU", 0)), max(0.0, free.get("GPU", 0)))
 
 
-def _possible(resources: Resources) -> bool:
-    return any(
-        node.cpus >= resources.cpus and node.gpus >= resources.gpus for node in _node_shares()
-    )
+def _default_patience() -> float:
+    grows = any(_GROUP_LABEL in node.get("Labels", {}) for node in _alive())
+    return GROWING_SECONDS if grows else FIXED_SECONDS
+
+
+def _possible(asked: Resources) -> bool:
+    return any(node.cpus >= asked.cpus and node.gpus >= asked.gpus for node in _shares())
+
+
+def _shares() -> list[Resources]:
+    totals = (node["Resources"] for node in _alive())
+    return [Resources(total.get("CPU", 0), total.get("GPU", 0)) for total in totals]
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _nodes_have() -> str:
-    return "The nodes have: " + ("; ".join(map(str, _node_shares())) or "there is none") + "."
-
-
-def _autoscaler_runs() -> bool:
-    # Ray has no public question for this; both answers below are where its own tools look.
-    with contextlib.suppress(Exception):
-        from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
-        from ray.experimental.internal_kv import _internal_kv_get
-
-        report = _internal_kv_get(DEBUG_AUTOSCALING_STATUS)
-        if report and b'"autoscaler_report"' in report:
-            return True
-    with contextlib.suppress(Exception):
-        from ray.autoscaler.v2.utils import is_autoscaler_v2
-
-        return bool(is_autoscaler_v2(fetch_from_server=True))
-    return False
+    return "The nodes have: " + ("; ".join(map(str, _shares())) or "there is none") + "."

@@ -87,7 +87,7 @@ def connect(
             _prepare_own_auth()
             options = _local_options(num_cpus, num_gpus, object_store_mib)
         else:
-            target = _resolve(address)
+            target = resolve_address(address)
             _prepare_auth(token)
             _probe(target)
             options = {"address": target}
@@ -220,7 +220,8 @@ def _restore(environment: dict[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _resolve(address: str) -> str:
+def resolve_address(address: str) -> str:
+    """The address as Ray wants it, or an error that says what an address is."""
     if address == "auto":
         return _find_running()
     host, colon, port = address.rpartition(":")

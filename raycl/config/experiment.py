@@ -6,11 +6,13 @@ store is an `Execution`, which no key ever sees. Computing a key needs no torch.
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import PurePath
+from typing import Any, Literal
 
 from pydantic import Field
+from pydantic.fields import FieldInfo
 
-from raycl.config.methods import MethodSpec
+from raycl.config.methods import MethodSpec, UserMethod
 from raycl.config.spec import Json, NotIdentity, Spec
 from raycl.config.streams import StreamSpec, Validation
 
@@ -70,15 +72,16 @@ class Experiment(Spec):
 
 
 def label(spec: Spec) -> str:
-    """`finetune(loss=local)`: the tag and the options that differ from their defaults."""
-    options = [
-        f"{name}={_short(value)}"
-        for name, value in _changed(spec).items()
-        if name not in ("kind", "target")
-    ]
-    kind = getattr(spec, "kind", type(spec).__name__)
-    kind = getattr(spec, "target", kind)
-    return f"{kind}({', '.join(options)})" if options else str(kind)
+    """`finetune(loss=local)`: the name and the options that differ from their defaults."""
+    options = [f"{name}={_short(value)}" for name, value in _changed(spec).items()]
+    return f"{_name(spec)}({', '.join(options)})" if options else _name(spec)
+
+
+def _name(spec: Spec) -> str:
+    if not isinstance(spec, UserMethod):
+        return str(getattr(spec, "kind", type(spec).__name__))
+    place, _, class_name = spec.target.partition(":")
+    return class_name or PurePath(place).stem
 
 
 def _changed(spec: Spec, prefix: str = "") -> dict[str, Json]:
@@ -87,9 +90,15 @@ def _changed(spec: Spec, prefix: str = "") -> dict[str, Json]:
         value = getattr(spec, name)
         if isinstance(value, Spec):
             out |= _changed(value, f"{prefix}{name}.")
-        elif value != field.get_default(call_default_factory=True, validated_data={}):
+        elif isinstance(value, dict):
+            out |= {prefix + key: inner for key, inner in value.items()}
+        elif name not in ("kind", "target") and value != _default(field):
             out[prefix + name] = value
     return out
+
+
+def _default(field: FieldInfo) -> Any:
+    return field.get_default(call_default_factory=True, validated_data={})
 
 
 def _short(value: Json) -> str:

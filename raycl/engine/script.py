@@ -317,20 +317,19 @@ def open_pool(execution: Execution, host: Host) -> Pool:
 
 def splits_table(stream: Stream) -> pa.Table:
     """Which rows of the source each task trained on, held out and tested on."""
-    parts = []
-    for task in stream.tasks:
-        for split in ("train", "fit", "held_out", "test"):
-            rows = getattr(task, split).rows
-            parts.append(
-                pa.table(
-                    {
-                        "task": pa.array(np.full(len(rows), task.index, np.int32)),
-                        "split": pa.array([split] * len(rows), pa.string()),
-                        "row": pa.array(rows.astype(np.int64)),
-                    }
-                )
-            )
-    return pa.concat_tables(parts)
+    parts = [
+        (task.index, split, getattr(task, split).rows)
+        for task in stream.tasks
+        for split in ("train", "fit", "held_out", "test")
+    ]
+    sizes = [len(rows) for _, _, rows in parts]
+    return pa.table(
+        {
+            "task": np.repeat(np.asarray([task for task, _, _ in parts], np.int32), sizes),
+            "split": np.repeat(np.asarray([split for _, split, _ in parts]), sizes),
+            "row": np.concatenate([rows for _, _, rows in parts]).astype(np.int64),
+        }
+    )
 
 
 def versions() -> dict[str, str]:

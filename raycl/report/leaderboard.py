@@ -244,6 +244,11 @@ def to_rich(rows: Sequence[Row]) -> list[Table]:
     return [_terminal_table(title, group) for title, group in groups.items()]
 
 
+_REPORTED = {
+    "class-incremental": ("last_pooled", "avg_inc_pooled", "forgetting", "transfer"),
+    "x-tail": ("transfer", "average", "last_union"),
+}
+
 _SHORT = {
     "last_pooled": "last",
     "last_task_mean": "last, task mean",
@@ -251,6 +256,7 @@ _SHORT = {
     "state_mib": "MiB",
     "seconds": "s",
     "last_union": "last union",
+    "forgetting": "forget",
 }
 
 
@@ -259,10 +265,9 @@ def _terminal_table(title: str, rows: Sequence[Row]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    null = [n for n in _columns(rows) if all(row.cells[n].mean is None for row in rows)]
-    # At the end of a class-incremental stream the union is what was seen.
-    again = {"last_union"} if rows[0].protocol == "class-incremental" else set()
-    names = [name for name in _columns(rows) if name not in {*null, *again}]
+    wanted = _terminal_columns(rows)
+    null = [n for n in wanted if all(row.cells[n].mean is None for row in rows)]
+    names = [name for name in wanted if name not in null]
     caption = f"null in every row: {', '.join(null)}" if null else None
     table = Table(
         title=title,
@@ -282,7 +287,15 @@ def _terminal_table(title: str, rows: Sequence[Row]) -> Table:
     return table
 
 
+def _terminal_columns(rows: Sequence[Row]) -> list[str]:
+    """Of the default metrics, those that papers with this protocol report."""
+    columns = _columns(rows)
+    if columns != [*DEFAULT_METRICS, *_COSTS]:
+        return columns
+    return [*_REPORTED.get(rows[0].protocol, DEFAULT_METRICS), *_COSTS]
+
+
 def _terminal_cell(name: str, cell: Cell) -> str:
     if name in _COSTS and cell.mean is not None:
-        return f"{cell.mean:.3g}"
+        return f"{cell.mean:.2g}"
     return str(cell)

@@ -18,7 +18,7 @@ from typing import Any
 
 from raycl.config.spec import as_json, digest
 from raycl.store.artefact import slug
-from raycl.store.location import TEMPORARY, Location
+from raycl.store.location import Location
 
 Events = dict[str, dict[str, Any]]
 
@@ -29,6 +29,7 @@ class Journal:
     def __init__(self, location: Location, name: str, warn: Callable[[str], None]) -> None:
         # The digest keeps two names apart that have the same slug.
         self.folder = f"journals/{slug(name)}-{digest(name)[:8]}"
+        self._epoch = f"{self.folder}/epoch.txt"
         self._location = location
         self._warn = warn
         self._warned: set[str] = set()
@@ -51,6 +52,7 @@ class Journal:
         if len(sources) < 2:
             return
         self._write(f"fold-{secrets.token_hex(8)}", events)
+        self._location.write(self._epoch, secrets.token_hex(8).encode())
         for path in sorted(sources):
             self._location.delete(path)
 
@@ -60,24 +62,29 @@ class Journal:
         self._location.write(f"{self.folder}/{name}.json", data)
 
     def _settled(self) -> tuple[Events, set[str]]:
-        """All events and the objects they came from, however others compact meanwhile."""
+        """All events and the objects they came from, however others compact meanwhile.
+
+        A listing is no snapshot: it may miss a fold that is new and an event that is just
+        gone. Whoever removes objects changes the epoch first, so an epoch that stood still
+        tells that the newest fold was there all along.
+        """
         events: Events = {}
         sources: set[str] = set()
-        listed = self._list()
+        epoch = self._location.read(self._epoch)
         while True:
+            listed = self._list()
             for path in sorted(listed - sources):
                 found = self._load(path)
                 if found is not None:
                     events |= found
                     sources.add(path)
-            before, listed = listed, self._list()
-            # A fold that appeared or an object that went may hide events from a listing.
-            if before <= listed and not any("/fold-" in path for path in listed - before):
-                return events, sources
+            before, epoch = epoch, self._location.read(self._epoch)
+            if epoch == before:
+                return events, sources & listed
 
     def _list(self) -> set[str]:
         files = self._location.files(self.folder)
-        return {file.path for file in files if not file.path.endswith(TEMPORARY)}
+        return {file.path for file in files if file.path.endswith(".json")}
 
     def _load(self, path: str) -> Events | None:
         data = self._location.read(path)

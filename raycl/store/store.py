@@ -108,12 +108,15 @@ class Store:
         """The record of a spec or of a key; one that cannot be read counts as absent."""
         key = _known_key(spec) if isinstance(spec, str) else spec.key
         try:
-            record = self.location.read_as(_path(key, "record.json"), Record.from_json)
-            if record is not None and record.key != key:
-                raise CorruptArtefactError(f"the record of another artefact, {record.key}")
+            return self._record_of(key)
         except CorruptArtefactError as error:
             self._warn(f"the record of {key} counts as absent: {error.what}")
             return None
+
+    def _record_of(self, key: str) -> Record | None:
+        record = self.location.read_as(_path(key, "record.json"), Record.from_json)
+        if record is not None and record.key != key:
+            raise CorruptArtefactError(f"the record of another artefact, {record.key}")
         return record
 
     def read(self, record: Record, only: Collection[str] | None = None) -> Payloads:
@@ -142,15 +145,23 @@ class Store:
     def _problems(self, path: str) -> Iterator[Problem]:
         key = path.removeprefix("artefacts/").removesuffix("/record.json")
         try:
-            record = self.location.read_as(path, Record.from_json)
+            record = self._record_of(key)
         except CorruptArtefactError as error:
             yield Problem(key, path, error.what)
             return
+        found: list[Problem] = []
         for payload in record.payloads.values() if record else ():
             try:
                 self._read_payload(key, payload)
             except CorruptArtefactError as error:
-                yield Problem(key, _path(key, payload.file), error.what)
+                found.append(Problem(key, _path(key, payload.file), error.what))
+        if not found:
+            return
+        # Not a problem if a writer replaced the artefact while it was read.
+        with contextlib.suppress(CorruptArtefactError):
+            if self._record_of(key) != record:
+                return
+        yield from found
 
     def _read_payload(self, key: str, payload: Payload) -> bytes:
         path = _path(key, payload.file)

@@ -19,6 +19,7 @@ from raycl.config.methods import Align
 from raycl.errors import MethodError
 from raycl.methods.context import Context
 from raycl.methods.method import Setting
+from raycl.methods.parts.adamw import AdamW
 from raycl.methods.parts.keys import columns, cosine_scores, positions, unit
 
 INIT_STD = 0.02
@@ -81,16 +82,14 @@ class _Trainer:
         self.target = positions(label_space, self.setting.classes)[y].to(device)
         self.text = self.setting.text[self.space]
         self.moved = self.residual[self.space].clone().requires_grad_()
-        self.optimiser = torch.optim.AdamW(
-            [self.moved], lr=align.lr, weight_decay=align.weight_decay
-        )
+        self.optimiser = AdamW([self.moved], align.lr, align.weight_decay)
 
     def run(self) -> Tensor:
         per_epoch = -(-len(self.x) // self.align.batch)
         stage = self.context.stage("align", self.align.epochs * per_epoch)
         order, ordered_epoch = torch.empty(0), -1
         loss = torch.zeros(())
-        for step in stage.steps(self.snapshot, self.resume):
+        for step in stage.steps(self.optimiser.state, self.optimiser.restore):
             epoch, batch = divmod(step, per_epoch)
             if epoch != ordered_epoch:
                 order, ordered_epoch = self.order(epoch), epoch
@@ -109,9 +108,7 @@ class _Trainer:
         keys = unit(self.text + self.moved)
         logits = self.setting.logit_scale * self.x[rows] @ keys.T
         loss = cross_entropy(logits, self.target[rows])
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
+        self.optimiser.step(loss)
         return loss.detach()
 
     def check(self, loss: Tensor) -> None:
@@ -121,18 +118,3 @@ class _Trainer:
                 got=f"loss {loss.item()}",
                 do=f"lower method.align.lr (now {self.align.lr:g})",
             )
-
-    def snapshot(self) -> Mapping[str, Tensor]:
-        moments = self.optimiser.state[self.moved]
-        return {"moved": self.moved.detach().clone(), **{k: v.clone() for k, v in moments.items()}}
-
-    def resume(self, saved: Mapping[str, Tensor]) -> None:
-        device = self.moved.device
-        with torch.no_grad():
-            self.moved.copy_(saved["moved"])
-        self.optimiser.state[self.moved] = {
-            # AdamW keeps its step counter on the CPU.
-            k: v.clone() if k == "step" else v.to(device)
-            for k, v in saved.items()
-            if k != "moved"
-        }
