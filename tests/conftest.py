@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets child processes keep bytecode where this process was told to keep none.
+
+    Each Ray worker would else compile Ray anew, and take longer for it than for its test.
+    """
+    if config.cache is not None and os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+        os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
+
+
 @pytest.fixture(scope="session")
 def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """A local Ray with two CPUs. No test shuts it down."""
@@ -24,9 +33,5 @@ def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     home: Path = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
-        if "PYTHONDONTWRITEBYTECODE" in os.environ:
-            # Every worker would compile Ray anew, which takes longer than its tests.
-            patch.delenv("PYTHONDONTWRITEBYTECODE")
-            patch.setenv("PYTHONPYCACHEPREFIX", str(home / "bytecode"))
         with connect(num_cpus=2, object_store_mib=200) as session:
             yield session

@@ -51,7 +51,14 @@ def test_the_commands_of_the_pages_are_all_understood(tmp_path: Path) -> None:
     seen = 0
     for page in PAGES:
         for line in commands(page):
-            words = line.replace("$method", "ncm").replace("$seed", "0").split()[1:]
+            for name, value in (
+                ("$method", "ncm"),
+                ("$seed", "0"),
+                ("METHOD", "ncm"),
+                ("SEED", "0"),
+            ):
+                line = line.replace(name, value)
+            words = line.split()[1:]
             context = cli.make_context("raycl", words[:1], resilient_parsing=True)
             command = cli.get_command(context, words[0])
             assert command is not None, line

@@ -51,6 +51,8 @@ class _Hand:
     resources: Resources
     calls: list[_Call] = field(default_factory=list)
     built: bool = False
+    fresh: bool = True
+    """Whether the actor has yet to prove, in its first map, that it can live."""
 
 
 @dataclass(eq=False)
@@ -153,7 +155,7 @@ class RayPool:
         self._maps.remove(running)
         for hand in hands:
             if self._warm and hand.built and not hand.calls:
-                hand.built = False
+                hand.built = hand.fresh = False
                 self._idle.append(hand)
             else:
                 _kill(hand)
@@ -326,9 +328,10 @@ class _Map:
 
     def _blame(self, call: _Call, why: str) -> None:
         if call.builds:
-            self._lost_builds += 1
+            # One that died while it was idle says nothing about this worker.
+            self._lost_builds += call.hand.fresh
             self._tell_lost(why, self._lost_builds)
-            if self._lost_builds >= self._record.limit:
+            if self._lost_builds >= self._record.limit * self._pool.workers:
                 raise WorkError(
                     f"the worker {self._worker.name} died {self._lost_builds} times while it was "
                     f"built; last: {why}"

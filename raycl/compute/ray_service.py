@@ -35,8 +35,8 @@ class RayService:
             try:
                 failure, value = ray.get(self._actor.call.remote(method, args))
                 break
-            except ray.exceptions.RayTaskError:
-                raise
+            except ray.exceptions.RayTaskError as error:
+                raise WorkError(f"{self._name}.{method} could not be sent: {error}") from None
             except ray.exceptions.RayError as error:
                 lost: Exception = error
                 self._actor = self._get_or_create()

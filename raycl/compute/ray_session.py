@@ -237,7 +237,10 @@ def resolve_address(address: str) -> str:
 def _find_running() -> str:
     from ray._private.services import canonicalize_bootstrap_address
 
-    found = canonicalize_bootstrap_address("auto")
+    try:
+        found = canonicalize_bootstrap_address("auto")
+    except ConnectionError:
+        found = None
     if not found:
         raise ClusterError(
             "no Ray cluster runs on this machine",

@@ -22,7 +22,7 @@ from raycl.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rich.table import Table
+    from rich.console import Group
 
 Result = Mapping[str, Any]
 """The JSON object that `raycl run --json` prints."""
@@ -235,7 +235,7 @@ def _table(rows: Sequence[Row]) -> dict[str, list[Any]]:
     return table
 
 
-def to_rich(rows: Sequence[Row]) -> list[Table]:
+def to_rich(rows: Sequence[Row]) -> list[Group]:
     """A table for a terminal per stream, backbone and protocol."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -260,31 +260,24 @@ _SHORT = {
 }
 
 
-def _terminal_table(title: str, rows: Sequence[Row]) -> Table:
-    from rich.box import SIMPLE_HEAD
+def _terminal_table(title: str, rows: Sequence[Row]) -> Group:
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     wanted = _terminal_columns(rows)
     null = [n for n in wanted if all(row.cells[n].mean is None for row in rows)]
     names = [name for name in wanted if name not in null]
-    caption = f"null in every row: {', '.join(null)}" if null else None
-    table = Table(
-        title=title,
-        title_justify="left",
-        caption=caption,
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("method", no_wrap=True)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold underline")
+    table.add_column("method", overflow="fold")
     for name in ("n", *names):
         table.add_column(_SHORT.get(name, name), justify="right", no_wrap=True)
     for row in rows:
         # Text, because a label may hold [brackets].
         cells = [_terminal_cell(name, row.cells[name]) for name in names]
         table.add_row(Text(row.label), str(row.n), *cells)
-    return table
+    caption = f"null in every row: {', '.join(null)}\n" if null else ""
+    return Group(Text(title, style="bold"), table, Text(caption, style="dim"))
 
 
 def _terminal_columns(rows: Sequence[Row]) -> list[str]:

@@ -21,6 +21,7 @@ from tests.compute.workers import (
     Deadly,
     Killable,
     OwnPut,
+    Pid,
     ServiceUser,
     Sleeper,
     Tally,
@@ -141,6 +142,21 @@ def test_a_map_stops_while_its_items_are_at_work(make_pool: Callable, tmp_path: 
         list(pool.map_unordered(WorkerSpec(Sleeper, (tmp_path,)), range(3)))
     asking.join()
     assert free_cpus_reach(2)
+
+
+def test_warm_workers_that_died_meanwhile_are_replaced(make_pool: Callable) -> None:
+    pool = make_pool(workers=1)
+    for _ in range(2):
+        (done,) = pool.map_unordered(WorkerSpec(Pid), [0], attempts=1)
+        os.kill(done.value, signal.SIGKILL)
+        wait_for_end_of(done.value)
+
+
+def wait_for_end_of(pid: int) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_cold_pool_gives_its_cpus_back(make_pool: Callable) -> None:

@@ -129,7 +129,13 @@ def test_a_wrong_token_is_named_and_not_shown(guarded_head: str, tmp_path: Path)
 
 
 def test_the_right_token_opens(guarded_head: str, tmp_path: Path) -> None:
-    told = connecting(guarded_head, cwd=tmp_path, HOME=str(tmp_path), RAY_AUTH_TOKEN=TOKEN)
+    told = connecting(
+        "auto",
+        cwd=tmp_path,
+        HOME=str(tmp_path),
+        RAY_ADDRESS=guarded_head,
+        RAY_AUTH_TOKEN=TOKEN,
+    )
     assert told["values"] == [42]
     assert told["local"] is False
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,25 @@ def test_the_second_signal_ends_the_process(name: str, code: int) -> None:
     )
     assert ended.returncode == code, ended.stderr
     assert ended.stdout == f"True {name}\n"
+
+
+@pytest.mark.ray
+def test_ctrl_c_lets_a_hosted_learner_save(tmp_path: Path) -> None:
+    """Ctrl-C goes to all processes of the terminal, those of a local Ray among them."""
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "tests.compute.stoppable"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "running\n"
+        os.killpg(driver.pid, signal.SIGINT)
+        assert driver.stdout.read() == "saved\nSIGINT\n"
+    assert driver.returncode == 75
 
 
 def test_outside_the_main_thread_signals_are_left_alone() -> None:

@@ -155,6 +155,11 @@ class Summed:
         return float(reference.get().sum())
 
 
+class Pid:
+    def __call__(self, item: int) -> int:
+        return os.getpid()
+
+
 class Unsendable:
     """Returns what no process can send."""
 

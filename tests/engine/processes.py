@@ -53,3 +53,25 @@ class Command:
         assert code == 0, self.log.read_text()
         values: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
         return values
+
+
+def descendants(root: int) -> list[tuple[int, str]]:
+    """Process ids below a process, with their names (Linux)."""
+    parents: dict[int, int] = {}
+    names: dict[int, str] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text()
+            title = (folder / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        pid = int(folder.name)
+        parents[pid] = int(stat.rpartition(")")[2].split()[1])
+        names[pid] = title.rsplit("/", 1)[-1]
+    below, todo = [], [root]
+    while todo:
+        parent = todo.pop()
+        children = [pid for pid, above in parents.items() if above == parent]
+        below += [(pid, names[pid]) for pid in children]
+        todo += children
+    return below

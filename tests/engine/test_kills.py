@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +15,14 @@ from typing import Any
 import pytest
 
 from raycl.store.store import Store
-from tests.engine.processes import Command
+from tests.engine.processes import Command, descendants
 from tests.engine.worlds import VOLATILE, World, predictions_digests
 
 METHOD = "joint"
-EPOCHS = 120
-"""Long enough that a kill finds it at work, short enough for a test."""
+SHORT = 120
+"""Epochs that a test has time for."""
+LONG = 2500
+"""Epochs of about a minute: the kills of the ordeal find it at work."""
 
 
 def make_world(folder: Path) -> World:
@@ -44,7 +49,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     return Whole(numbers(values), predictions_digests(world.store))
 
 
-def arguments(world: World, store: Path, *more: str) -> list[str]:
+def arguments(world: World, store: Path, *more: str, epochs: int = SHORT) -> list[str]:
     return [
         "run",
         METHOD,
@@ -53,7 +58,9 @@ def arguments(world: World, store: Path, *more: str) -> list[str]:
         "--set",
         "stream.tasks=3",
         "--set",
-        f"method.align.epochs={EPOCHS}",
+        f"method.align.epochs={epochs}",
+        "--set",
+        "method.align.batch=8",
         "--store",
         str(store),
         "--json",
@@ -65,16 +72,24 @@ def numbers(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in VOLATILE}
 
 
-def killed_until_done(world: World, moments: random.Random, kills: int) -> dict[str, Any]:
-    """Start, kill at a random moment, start again; the last one may finish."""
+def killed_until_done(
+    world: World, kills: int, victims: Callable[[int], list[int]], *pool: str
+) -> dict[str, Any]:
+    """Start, kill something at a random moment, start again; the last one may finish."""
+    moments = random.Random(0)
+    asked = arguments(world, world.store, *pool, epochs=LONG)
+    unfinished = 0
     for _ in range(kills):
-        command = Command(*arguments(world, world.store), folder=world.folder)
-        time.sleep(moments.uniform(1.0, 6.0))
-        command.kill()
-        command.end()
+        command = Command(*asked, folder=world.folder)
+        time.sleep(moments.uniform(3.0, 20.0))
+        for victim in moments.sample(found := victims(command.process.pid), k=min(1, len(found))):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+        unfinished += command.end()[0] != 0
         damaged = list(Store.open(str(world.store)).verify())
         assert damaged == [], "a kill must leave every record whole"
-    return Command(*arguments(world, world.store), folder=world.folder).result()
+    assert unfinished >= 3, "the kills came after the work"
+    return Command(*asked, folder=world.folder).result()
 
 
 def test_a_killed_run_continues_to_the_same_numbers(
@@ -105,8 +120,26 @@ def test_a_signal_stops_within_a_step_and_loses_none(
     assert numbers(continued) == whole.values
 
 
+@pytest.fixture(scope="module")
+def long_whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    world = make_world(tmp_path_factory.mktemp("long"))
+    values = Command(*arguments(world, world.store, epochs=LONG), folder=world.folder).result()
+    return Whole(numbers(values), predictions_digests(world.store))
+
+
 @pytest.mark.ordeal
-def test_twenty_kills_at_random_moments(world: World, whole: Whole) -> None:
-    survived = killed_until_done(world, random.Random(0), kills=20)
-    assert numbers(survived) == whole.values
-    assert predictions_digests(world.store) == whole.digests
+def test_twenty_kills_at_random_moments(world: World, long_whole: Whole) -> None:
+    survived = killed_until_done(world, 20, lambda driver: [driver])
+    assert numbers(survived) == long_whole.values
+    assert predictions_digests(world.store) == long_whole.digests
+
+
+@pytest.mark.ordeal
+def test_twenty_kills_of_any_process_under_ray(world: World, long_whole: Whole) -> None:
+    def victims(driver: int) -> list[int]:
+        inner = [pid for pid, name in descendants(driver) if name.startswith(("ray::", "raylet"))]
+        return [driver, *inner]
+
+    survived = killed_until_done(world, 20, victims, "--pool", "ray")
+    assert numbers(survived) == long_whole.values
+    assert predictions_digests(world.store) == long_whole.digests
