@@ -71,7 +71,7 @@ def learn_stream(host: Host, job: Job) -> dict[str, Any]:
             got=identity.result.key,
             do="put the same files at the same paths on every node",
         )
-    store = Store.open(job.execution.store, host.emit)
+    store = Store.open(job.execution.store, host.emit, stopping=host.stopping)
     run = _Run(host, job, identity, store)
     with limited_threads(1):
         payloads = store.get_or_make(identity.result, run.make, needs=run.needs)

@@ -82,4 +82,4 @@ class Stage:
             position = {STEP: torch.tensor(done)}
             self.context.save_partial(self.name, {**snapshot(), **position})
         if stop:
-            raise StoppedError(f"stopped in {self.name} of task {self.context.task}")
+            raise StoppedError(f"stopped in {self.name} of task {self.context.task + 1}")

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from raycl.errors import CorruptArtefactError, StoreError
+from raycl.errors import CorruptArtefactError, StoppedError, StoreError
 from raycl.observe.events import Computed, Observer, Reused, Waiting, Warned, nobody
 from raycl.store import codecs
 from raycl.store.artefact import ArtefactSpec, Payload, Record, is_key, is_kind, refuse_stale
@@ -54,13 +54,20 @@ class Problem:
 class Store:
     """A store that was opened by this process; threads may share it."""
 
-    def __init__(self, location: Location, observer: Observer, lease_ttl: float) -> None:
+    def __init__(
+        self,
+        location: Location,
+        observer: Observer,
+        lease_ttl: float,
+        stopping: Callable[[], bool],
+    ) -> None:
         self.location = location
         self.uri = location.uri
         self.computed: Counter[str] = Counter()
         self.reused: Counter[str] = Counter()
         self._observer = observer
         self._lease_ttl = lease_ttl
+        self._stopping = stopping
         self._heart = Heart(lease_ttl)
         self._held: list[Lease] = []
         self._lock = threading.Lock()
@@ -68,10 +75,18 @@ class Store:
 
     @classmethod
     def open(
-        cls, uri: str, observer: Observer = nobody, *, lease_ttl: float = TIME_TO_LIVE
+        cls,
+        uri: str,
+        observer: Observer = nobody,
+        *,
+        lease_ttl: float = TIME_TO_LIVE,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> Store:
-        """The store at a local path or an s3:// or gs:// address; `StoreError` if unusable."""
-        return cls(open_location(uri), observer, lease_ttl)
+        """The store at a local path or an s3:// or gs:// address; `StoreError` if unusable.
+
+        `stopping` ends a wait for another process's work, with a `StoppedError`.
+        """
+        return cls(open_location(uri), observer, lease_ttl, stopping)
 
     # Reading
 
@@ -276,9 +291,14 @@ class Store:
         def waiting(claim: Claim) -> None:
             self._observer(Waiting(spec.key, str(claim.process)))
 
+        def needless() -> bool:
+            if self._stopping():
+                raise StoppedError(f"stopped while waiting for {spec.key}")
+            return unless()
+
         self._heart.add(lease)
         try:
-            held = acquire(self.location, lease, self._lease_ttl, waiting=waiting, unless=unless)
+            held = acquire(self.location, lease, self._lease_ttl, waiting=waiting, unless=needless)
             with self._holding(lease) if held else contextlib.nullcontext():
                 yield held
         finally:

@@ -10,8 +10,9 @@ import difflib
 import importlib.util
 import os
 from pathlib import Path
+from typing import assert_never
 
-from raycl.config.streams import EmbeddingsStream, StreamSpec
+from raycl.config.streams import DigitsStream, EmbeddingsStream, StreamSpec
 from raycl.errors import DataError
 from raycl.store.file_digest import file_digest
 
@@ -25,9 +26,13 @@ def content_digests(stream: StreamSpec) -> tuple[str, ...]:
 
 def files_of(stream: StreamSpec) -> list[Path]:
     """The files behind a stream, each known to exist."""
-    if isinstance(stream, EmbeddingsStream):
-        return [resolve_path(path) for path in stream.paths]
-    return [digits_file()]
+    match stream:
+        case DigitsStream():
+            return [digits_file()]
+        case EmbeddingsStream():
+            return [resolve_path(path) for path in stream.paths]
+        case _:
+            assert_never(stream)
 
 
 def resolve_path(text: str) -> Path:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import csv
 import gzip
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from raycl.config.experiment import Experiment
-from raycl.config.streams import EmbeddingsStream, StreamSpec
+from raycl.config.streams import DigitsStream, EmbeddingsStream, StreamSpec
 from raycl.errors import DataError
 from raycl.streams.content import digits_file, files_of
 from raycl.streams.embeddings import read_embeddings
@@ -81,8 +81,16 @@ class Stream:
 
 def read_source(spec: StreamSpec) -> Source:
     """The data behind a stream, joined and checked, in the data set's own labels."""
-    if not isinstance(spec, EmbeddingsStream):
-        return _digits()
+    match spec:
+        case DigitsStream():
+            return _digits()
+        case EmbeddingsStream():
+            return _embeddings(spec)
+        case _:
+            assert_never(spec)
+
+
+def _embeddings(spec: EmbeddingsStream) -> Source:
     source = join([read_embeddings(path) for path in files_of(spec)])
     if spec.classes == "all":
         return source

@@ -11,9 +11,10 @@ import pytest
 
 from raycl.compute.stopping import StopRequest
 from raycl.config.methods import BUILT_IN, kind_of
+from raycl.engine.identity import RunIdentity
 from raycl.engine.run import RunResult, run
 from raycl.errors import ConfigError, DataError, InterruptedByUser, MethodError, StoppedError
-from raycl.observe.events import Event, Reused, Warned
+from raycl.observe.events import Event, Reused, Waiting, Warned
 from raycl.store.store import Store
 from tests.engine.worlds import World, numbers, predictions_digests
 from tests.streams.made_sets import arrays, save_npz, save_parquet
@@ -168,6 +169,20 @@ def test_two_processes_of_one_experiment_share_the_work(world: World) -> None:
     assert numbers(results[0]) == numbers(results[1])
 
 
+def test_a_wait_for_another_process_can_be_stopped(world: World) -> None:
+    experiment, execution = _asked(world, "ncm")
+    stop = StopRequest()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Waiting):
+            stop.request("SIGTERM")
+
+    held = Store.open(str(world.store)).lease(RunIdentity.of(experiment).result)
+    with held, pytest.raises(StoppedError, match="waiting for result/ncm"):
+        run(experiment, execution, on_event, stop)
+    assert run(experiment, execution).computed["result"] == 1
+
+
 def test_zero_shot_predictions_are_shared_by_methods(world: World) -> None:
     world.run("ncm")
     events: list[Event] = []
@@ -219,7 +234,7 @@ def test_small_tasks_work(world: World, method: str, setting: str) -> None:
 
 
 def test_divergence_is_told(world: World) -> None:
-    with pytest.raises(MethodError, match="diverged in task 0") as caught:
+    with pytest.raises(MethodError, match="diverged in task 1") as caught:
         world.run("finetune", "method.align.weight_decay=1e30")
     assert "lower method.align.lr" in str(caught.value)
 

@@ -114,7 +114,7 @@ class _Trainer:
     def check(self, loss: Tensor) -> None:
         if not torch.isfinite(loss) or not torch.isfinite(self.moved).all():
             raise MethodError(
-                f"training diverged in task {self.context.task}",
+                f"training diverged in task {self.context.task + 1}",
                 got=f"loss {loss.item()}",
                 do=f"lower method.align.lr (now {self.align.lr:g})",
             )
