@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import textwrap
 from pathlib import Path
 
 import pytest
 
 from raycl.observe.events import Event, TaskDone, WorkerLost
+from raycl.store.store import Store
+from tests.engine.processes import Command
 from tests.engine.worlds import World, numbers, predictions_digests
 
 pytestmark = pytest.mark.ray
@@ -83,3 +87,25 @@ def test_a_killed_process_costs_only_its_work(
     for name in ("r_seen", "r_union", "metrics"):
         assert there.values[name] == here.values[name]
     assert there.computed["state"] + there.reused.get("state", 0) >= 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_to_the_driver_stops_the_learner_cleanly(
+    tmp_path: Path, number: int, code: int
+) -> None:
+    """Ctrl-C reaches the whole process group, SIGTERM the driver alone."""
+    world = World(tmp_path, train=20, noise=1.0)
+    asked = [
+        *("run", "joint", "--stream", f"embeddings:{world.data}", "--set", "stream.tasks=3"),
+        *("--set", "method.align.epochs=1500", "--set", "method.align.batch=8", "--json"),
+    ]
+    command = Command(*asked, "--store", str(world.store), "--pool", "ray", folder=tmp_path)
+    command.until("task 1/3")
+    if number == signal.SIGINT:
+        os.killpg(command.process.pid, number)
+    else:
+        command.kill(number)
+    assert command.end() == (code, ""), command.log.read_text()
+    assert "same command again" in command.log.read_text()
+    kinds = {record.kind for record in Store.open(str(world.store)).records()}
+    assert "partial" in kinds and "result" not in kinds, "the stage in progress was saved"
