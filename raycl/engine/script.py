@@ -309,7 +309,7 @@ class _Run:
 def open_pool(execution: Execution, host: Host) -> Pool:
     """The pool that methods map work over: in this process, or Ray actors."""
     if execution.pool == "local":
-        return LocalPool(host.emit)
+        return LocalPool(host.emit, stopping=host.stopping)
     from raycl.compute.ray_pool import RayPool
 
     return RayPool(host.emit, workers=execution.workers, stopping=host.stopping)
