@@ -16,15 +16,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Lets child processes keep bytecode where this process was told to keep none.
-
-    Each Ray worker would else compile Ray anew, and take longer for it than for its test.
-    """
-    if config.cache is not None and os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
-        os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
-
-
 @pytest.fixture(scope="session")
 def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """A local Ray with two CPUs. No test shuts it down."""

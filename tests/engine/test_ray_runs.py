@@ -89,7 +89,10 @@ def test_a_killed_process_costs_only_its_work(
     assert there.computed["state"] + there.reused.get("state", 0) >= 2
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 75, marks=pytest.mark.ordeal)],
+)
 def test_a_signal_to_the_driver_stops_the_learner_cleanly(
     tmp_path: Path, number: int, code: int
 ) -> None:
