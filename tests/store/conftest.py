@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -12,36 +11,7 @@ import pytest
 from store_processes import Start, begin
 
 from raycl.store import Store
-
-BUCKET = "raycl-tests"
-
-
-@pytest.fixture(scope="session")
-def s3_address() -> Iterator[str]:
-    """host:port of an S3 server with one empty bucket; the environment holds its keys."""
-    from moto.server import ThreadedMotoServer
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_SESSION_TOKEN"):
-            patch.delenv(name, raising=False)
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
-        server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        _make_bucket(f"{host}:{port}")
-        yield f"{host}:{port}"
-        server.stop()
-
-
-def _make_bucket(address: str) -> None:
-    from pyarrow.fs import S3FileSystem
-
-    s3 = S3FileSystem(endpoint_override=address, scheme="http", allow_bucket_creation=True)
-    s3.create_dir(BUCKET)
+from tests.conftest import BUCKET
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -1,4 +1,4 @@
-"""Places that fail: a full disk, a dead cluster. A clear end, and nothing finished is lost."""
+"""Places: a bucket is as good as a folder; a full disk or a dead cluster ends clearly."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from raycl.errors import ClusterError, DiskFullError
+from raycl.errors import ClusterError, DiskFullError, StoppedError
 from raycl.store.store import Store
+from tests.conftest import BUCKET
 from tests.engine.worlds import World, numbers
 
 
@@ -50,3 +51,16 @@ def test_an_address_where_nothing_answers_is_named(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match=r"nothing answers at 127\.0\.0\.1:9") as caught:
         World(tmp_path).run("ncm", pool="ray", address="127.0.0.1:9")
     assert caught.value.exit_code == 2 and "leave it out" in str(caught.value)
+
+
+def test_a_bucket_gives_the_numbers_of_a_folder(tmp_path: Path, s3_address: str) -> None:
+    world = World(tmp_path)
+    bucket = f"s3://{BUCKET}/{tmp_path.name}?endpoint_override={s3_address}&scheme=http"
+    with pytest.raises(StoppedError):
+        world.run("finetune", store=bucket, stop_after=1)
+    there, here = world.run("finetune", store=bucket), world.run("finetune")
+    assert there.computed["state"] == 2
+    assert numbers(there) == numbers(here)
+    assert world.run("finetune", store=bucket).computed == {}
+    logs = [file.path for file in Store.open(bucket).location.files("logs")]
+    assert len(logs) == 2, "an object store keeps the log of each run too"
