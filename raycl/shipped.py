@@ -30,8 +30,7 @@ def folder(name: str) -> Path:
 def names(folder_name: str) -> list[str]:
     """Shipped names under a folder, as a user would write them."""
     root = folder(folder_name)
-    files = (p for p in root.rglob("*") if p.suffix in _SUFFIXES)
-    return sorted(p.relative_to(root).with_suffix("").as_posix() for p in files)
+    return sorted(p.stem for p in root.iterdir() if p.suffix in _SUFFIXES)
 
 
 def is_bare(name: str) -> bool:

@@ -7,12 +7,13 @@ import json
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from raycl.engine.run import default_store
+from raycl.cli.places import existing_store
+from raycl.errors import DataError
 from raycl.metrics.comparison import Comparison
 from raycl.metrics.comparison import compare as compare_runs
 from raycl.report.reading import FinishedRun, finished_runs, stages_of
-from raycl.store.store import Store
 
 
 @click.command()
@@ -27,8 +28,14 @@ def compare(a: str, b: str, store: str | None, draws: int, seed: int, as_json: b
 
     A and B are keys, or the first letters of their digests.
     """
-    opened = Store.open(store or default_store())
+    opened = existing_store(store)
     left, right = finished_runs(opened, [a, b])
+    if left.values["class_names"] != right.values["class_names"]:
+        raise DataError(
+            "these runs are on data sets with other classes",
+            got=f"{left.values['stream_label']}; {right.values['stream_label']}",
+            do="compare two runs on one data set",
+        )
     result = compare_runs(
         stages_of(opened, left),
         stages_of(opened, right),
@@ -45,7 +52,7 @@ def compare(a: str, b: str, store: str | None, draws: int, seed: int, as_json: b
 
 
 def _show(left: FinishedRun, right: FinishedRun, result: Comparison) -> None:
-    table = Table(title=f"{right.values['label']} − {left.values['label']}, points")
+    table = Table(title=Text(f"{right.values['label']} − {left.values['label']}, points"))
     for name in ("metric", "A", "B", "B − A", "95 % interval"):
         table.add_column(name, justify="left" if name == "metric" else "right")
     for name, row in result.metrics.items():

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from raycl.config.loading import check
+from raycl.config.loading import check, merge, parse_setting
 from raycl.config.methods import BUILT_IN, UserMethod, kind_of, parse_method
 from raycl.config.spec import Spec, described
 from raycl.errors import ConfigError
@@ -17,10 +17,11 @@ from raycl.errors import ConfigError
 
 @click.command()
 @click.option("--check", "target", metavar="FILE[:CLASS]", help="Check a method of your own.")
-def methods(target: str | None) -> int:
+@click.option("--set", "settings", multiple=True, metavar="A=V", help="An option of your method.")
+def methods(target: str | None, settings: tuple[str, ...]) -> int:
     """List the methods and their options; or check that a method of yours holds the contract."""
     if target is not None:
-        return _check(target)
+        return _check(target, merge(parse_setting(text) for text in settings))
     table = Table("method", "what it is", "options and defaults")
     for spec in BUILT_IN:
         about = inspect.cleandoc(spec.__doc__ or "").splitlines()[0]
@@ -45,14 +46,15 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return out
 
 
-def _check(target: str) -> int:
+def _check(target: str, options: dict[str, Any]) -> int:
     from raycl.methods.build import build_method
-    from raycl.methods.conformance import check_method
+    from raycl.methods.conformance import check_method, synthetic_setting
 
     tree = parse_method(target)
     if tree["kind"] != "python":
         raise ConfigError("name a file of your own", got=target, do="path/to/mine.py[:Class]")
-    spec = check(UserMethod, tree)
+    spec = check(UserMethod, {**tree, "options": options})
+    build_method(spec, synthetic_setting())
     findings = check_method(lambda setting: build_method(spec, setting))
     console = Console()
     for finding in findings:

@@ -7,11 +7,10 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from raycl.engine.run import default_store
+from raycl.cli.places import existing_store
 from raycl.errors import ConfigError
-from raycl.report.leaderboard import leaderboard, to_csv, to_markdown, to_rich, write_parquet
+from raycl.report.leaderboard import Row, leaderboard, to_csv, to_markdown, to_rich, write_parquet
 from raycl.report.reading import finished_runs
-from raycl.store.store import Store
 
 
 @click.command()
@@ -23,16 +22,25 @@ def report(
     runs: tuple[str, ...], store: str | None, metrics: tuple[str, ...], out: Path | None
 ) -> None:
     """A leaderboard of RUNS (keys or their first letters), or of all in the store."""
-    found = finished_runs(Store.open(store or default_store()), runs)
+    opened = existing_store(store)
+    found = finished_runs(opened, runs)
     if not found:
-        raise ConfigError(
-            "the store holds no finished run", got=store or default_store(), do="raycl run, first"
-        )
+        raise ConfigError("the store holds no finished run", got=opened.uri, do="raycl run, first")
     values = [run.values for run in found]
     rows = leaderboard(values, metrics) if metrics else leaderboard(values)
     if out is None:
         Console().print(*to_rich(rows), sep="\n")
         return
+    try:
+        _write(rows, out)
+    except OSError as error:
+        raise ConfigError(
+            "the leaderboard cannot be written", got=str(out), do=str(error)
+        ) from error
+    click.echo(f"{len(rows)} rows written to {out}", err=True)
+
+
+def _write(rows: list[Row], out: Path) -> None:
     match out.suffix:
         case ".md":
             out.write_text(to_markdown(rows), encoding="utf-8")
@@ -44,4 +52,3 @@ def report(
             raise ConfigError(
                 "a leaderboard is written as .md, .csv or .parquet", got=other or str(out)
             )
-    click.echo(f"{len(rows)} rows written to {out}", err=True)

@@ -9,7 +9,7 @@ import click
 
 from raycl import shipped
 from raycl.cli.show import show_result
-from raycl.config.loading import Config, load, parse_setting, read_file
+from raycl.config.loading import Config, load, merge, parse_setting, read_file
 from raycl.config.methods import parse_method
 from raycl.config.streams import parse_stream
 from raycl.engine.run import default_store
@@ -22,7 +22,9 @@ from raycl.observe.display import watcher_for_stderr
 @click.option("--stream", help="digits, or embeddings:PATH[+PATH…].")
 @click.option("--backbone", help="What made the vectors; `given` takes the stream's own.")
 @click.option("--seed", type=int, help="Sets the order, shot, validation and init seeds.")
-@click.option("--config", "configs", multiple=True, help="A YAML or JSON file, or a shipped name.")
+@click.option(
+    "--config", "configs", multiple=True, help="A YAML or JSON file, or a name in clusters/."
+)
 @click.option("--set", "settings", multiple=True, metavar="A.B=V", help="Override one option.")
 @click.option("--store", help="A folder, s3:// or gs:// [RAYCL_STORE, else raycl-store].")
 @click.option("--pool", type=click.Choice(["local", "ray"]), help="This process, or Ray actors.")
@@ -59,7 +61,7 @@ def config_of(
     stop_after: int | None,
 ) -> Config:
     """The checked config: files first, then flags, then --set."""
-    files = [read_file(shipped.find(name, *shipped.FOLDERS)) for name in configs]
+    files = [read_file(shipped.find(name, "clusters")) for name in configs]
     flags: dict[str, Any] = {}
     if method is not None:
         flags["method"] = parse_method(method)
@@ -81,4 +83,6 @@ def config_of(
         if value is not None
     }
     standard = {"execution": {"store": default_store()}}
-    return load([standard, *files, flags, *(parse_setting(text) for text in settings)])
+    # Together first: which of two settings comes first must not matter.
+    asked = merge(parse_setting(text) for text in settings)
+    return load([standard, *files, flags, asked])

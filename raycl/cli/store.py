@@ -10,8 +10,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from raycl.engine.run import default_store
+from raycl.cli.places import existing_store
 from raycl.errors import ConfigError
+from raycl.report.reading import named
 from raycl.store.artefact import Record
 from raycl.store.collect import collect
 from raycl.store.store import Store
@@ -28,7 +29,7 @@ def store() -> None:
 
 
 def _open(uri: str | None) -> Store:
-    return Store.open(uri or default_store())
+    return existing_store(uri)
 
 
 @store.command()
@@ -74,19 +75,7 @@ def show(key: str, uri: str | None) -> None:
 
 def _known(opened: Store, key: str) -> Record:
     """The record of a key, or of the only one whose digest begins so."""
-    short = key.rsplit("/", 1)[-1]
-    found = [r for r in opened.records() if r.key == key or _digest(r.key).startswith(short)]
-    if len(found) != 1:
-        raise ConfigError(
-            "nothing is stored under this key" if not found else "several keys begin like this",
-            got=key,
-            do="`raycl store ls` shows the keys",
-        )
-    return found[0]
-
-
-def _digest(key: str) -> str:
-    return key.rsplit("/", 1)[-1]
+    return named(key, list(opened.records()), "raycl store ls")
 
 
 @store.command()
@@ -125,7 +114,9 @@ def unpin(key: str, uri: str | None) -> None:
 def discard(key: str, uri: str | None) -> None:
     """Remove one artefact, so that it is computed again when it is needed."""
     opened = _open(uri)
-    opened.discard(_known(opened, key).key)
+    found = _known(opened, key).key
+    opened.discard(found)
+    click.echo(f"discarded {found}", err=True)
 
 
 @store.command()
@@ -134,7 +125,8 @@ def discard(key: str, uri: str | None) -> None:
 @click.option("--older-than", default="7d", show_default=True, help="Age, as 90s, 5m, 12h, 7d.")
 def gc(uri: str | None, delete: bool, older_than: str) -> None:
     """Show what nothing needs any more: no result, no pin, no running work."""
-    garbage = collect(_open(uri), delete=delete, older_than=_seconds(older_than))
+    age = _seconds(older_than)
+    garbage = collect(_open(uri), delete=delete, older_than=age)
     for item in garbage:
         click.echo(f"{item.path}  {item.bytes} bytes  ({item.reason})")
     total = sum(item.bytes for item in garbage) / 2**20

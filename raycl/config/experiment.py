@@ -67,14 +67,15 @@ class Experiment(Spec):
 
     @property
     def method_label(self) -> str:
-        """The method with whatever differs from its defaults, for tables."""
-        return label(self.method)
-
-
-def label(spec: Spec) -> str:
-    """`finetune(loss=local)`: the name and the options that differ from their defaults."""
-    options = [f"{name}={_short(value)}" for name, value in _changed(spec).items()]
-    return f"{_name(spec)}({', '.join(options)})" if options else _name(spec)
+        """`finetune(loss=local)`: all that differs from its default, but stream and seeds."""
+        changed = {
+            **_changed(self.method),
+            **_changed(self.backbone, "backbone."),
+            **_changed(self.validation.model_copy(update={"seed": None}), "validation."),
+        }
+        options = [f"{name}={_short(value)}" for name, value in changed.items()]
+        name = _name(self.method)
+        return f"{name}({', '.join(options)})" if options else name
 
 
 def _name(spec: Spec) -> str:

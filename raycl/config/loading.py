@@ -20,9 +20,9 @@ from pydantic import BaseModel, ValidationError
 
 from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
-from raycl.config.methods import BUILT_IN, kind_of
+from raycl.config.methods import BUILT_IN, kind_of, parse_method
 from raycl.config.spec import Spec
-from raycl.config.streams import STREAMS
+from raycl.config.streams import STREAMS, parse_stream
 from raycl.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
@@ -40,7 +40,7 @@ def read_file(path: Path) -> Tree:
     """A YAML or JSON file as a mapping."""
     try:
         text = path.read_text(encoding="utf-8")
-        tree = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        tree = json.loads(text) if path.suffix == ".json" else _yaml(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("the config file cannot be read", got=str(path), do=str(error)) from error
     except (yaml.YAMLError, json.JSONDecodeError) as error:
@@ -54,6 +54,14 @@ def read_file(path: Path) -> Tree:
     return tree
 
 
+def _yaml(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def parse_setting(text: str) -> Tree:
     """`a.b=v` as a nested mapping; the value is read as YAML."""
     path, equals, value = text.partition("=")
@@ -63,7 +71,7 @@ def parse_setting(text: str) -> Tree:
             "a setting must look like path.to.option=value", got=text, do="e.g. stream.tasks=10"
         )
     try:
-        parsed = _scalar(yaml.safe_load(value))
+        parsed = _value(value.strip())
     except yaml.YAMLError as error:
         raise ConfigError(f"the value of --set {path} is not valid YAML", got=value) from error
     tree: Tree = {names[-1]: parsed}
@@ -72,18 +80,34 @@ def parse_setting(text: str) -> Tree:
     return tree
 
 
-def _scalar(value: Any) -> Any:
-    # YAML 1.1 reads 1e-3 as text: what a Python user writes as a number is one.
-    if isinstance(value, str):
+def _value(text: str) -> Any:
+    """A number as Python writes it, else YAML: there 1e-3 would be text and 010 be eight."""
+    for number in (int, float):
         try:
-            return float(value) if any(c.isdigit() for c in value) else value
+            return number(text)
         except ValueError:
-            return value
-    return value
+            continue
+    value = _yaml(text)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return text if is_number else value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without code and without a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {name!r} is given twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
 
 
 def merge(trees: Iterable[Mapping[str, Any]]) -> Tree:
-    """Nested mappings folded from left to right; a changed `kind` drops the old options."""
+    """Nested mappings folded from left to right. A changed `kind` keeps the options that the
+    new kind has too, and drops the others."""
     out: Tree = {}
     for tree in trees:
         out = _merged(out, tree)
@@ -91,9 +115,9 @@ def merge(trees: Iterable[Mapping[str, Any]]) -> Tree:
 
 
 def _merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> Tree:
-    if "kind" in left and "kind" in right and left["kind"] != right["kind"]:
-        return dict(right)
     out = dict(left)
+    if "kind" in left and "kind" in right and left["kind"] != right["kind"]:
+        out = {name: out[name] for name in _options_of(right["kind"]) if name in out}
     for name, value in right.items():
         old = out.get(name)
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
@@ -101,14 +125,28 @@ def _merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> Tree:
     return out
 
 
+def _options_of(kind: object) -> list[str]:
+    specs = (*BUILT_IN, *STREAMS)
+    return [name for spec in specs if kind_of(spec) == kind for name in spec.model_fields]
+
+
 def load(trees: Sequence[Mapping[str, Any]]) -> Config:
     """The checked config of several mappings, or a ConfigError that helps."""
-    tree = merge(trees)
+    tree = merge(_spelt_out(tree) for tree in trees)
     for needed in ("method", "stream"):
         if needed not in tree:
             raise ConfigError(f"no {needed} is named", do=f"name one: {_kinds(needed)}")
     execution = tree.pop("execution", {})
     return check(Config, {"experiment": tree, "execution": execution}, strip=("experiment",))
+
+
+def _spelt_out(tree: Mapping[str, Any]) -> Tree:
+    """`method: slda` means what it means on the command line."""
+    out = dict(tree)
+    for name, parse in (("method", parse_method), ("stream", parse_stream)):
+        if isinstance(out.get(name), str):
+            out[name] = parse(out[name])
+    return out
 
 
 def check(model: type[M], tree: Any, *, strip: Sequence[str] = ()) -> M:
@@ -126,6 +164,8 @@ def _explain(model: type[BaseModel], error: ValidationError, strip: Sequence[str
     match first["type"]:
         case "extra_forbidden":
             known = _fields_at(model, location[:-1])
+            if location[:-1] == list(strip):
+                known.append("execution")
             return ConfigError(f"no option is named {shown!r}", do=suggest(location[-1], known))
         case "union_tag_invalid":
             tag = str(first["ctx"]["tag"])

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
-from raycl.config.spec import NotIdentity, Spec
+from raycl.config.spec import NotIdentity, Spec, as_json
 
 
 class Align(Spec):
@@ -90,6 +90,15 @@ class UserMethod(Spec):
         if not target.strip():
             raise ValueError("name a file or module:Class")
         return target
+
+    @field_validator("options")
+    @classmethod
+    def _can_be_a_key(cls, options: dict[str, Any]) -> dict[str, Any]:
+        try:
+            as_json(options)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+        return options
 
 
 MethodSpec = Annotated[

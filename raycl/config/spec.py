@@ -11,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
@@ -25,10 +25,26 @@ DIGEST_LENGTH = 32
 class Spec(BaseModel):
     """A frozen description of something, which may enter a key."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, values: Any) -> Any:
+        # Python takes true for 1, and YAML takes a bare `yes` or `on` for true.
+        for name, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field and bool not in _members(field.annotation):
+                raise ValueError(f"{name} is not a question of yes or no")
+        return values
 
     revision: ClassVar[int] = 1
     """Raised when a default or the meaning of a field changes what is computed."""
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return annotation, *get_args(annotation)
 
 
 def NotIdentity(default: Any = ..., **extra: Any) -> Any:  # noqa: N802 - reads as Field

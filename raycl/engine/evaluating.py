@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from raycl.errors import MethodError
+from raycl.engine.contract import scores_of
 from raycl.methods.method import Method, Setting
 from raycl.metrics.predictions import (
     ZERO_SHOT_STAGE,
@@ -31,18 +32,32 @@ CHUNK = 2048
 def predict_stage(method: Method[Any], stream: Stream, stage: int) -> StagePredictions:
     """What the method predicts after task `stage`, for the tests of all tasks."""
     test, task = _all_tests(stream)
-    seen_classes = np.asarray(method.seen)
-    everything = np.arange(stream.classes)
     device = method.setting.device
-    seen = _ranked(test.x, seen_classes, device, method.seen_scores)
     known = task <= stage
+
+    def seen_scores(x: Tensor) -> Tensor:
+        return scores_of(method, "seen_scores", x, len(method.seen))
+
+    def union_scores(x: Tensor) -> Tensor:
+        return scores_of(method, "union_scores", x, stream.classes)
+
+    # Later tasks' samples have no ranking among the classes seen so far.
+    seen = _spread(_ranked(test.x[known], np.asarray(method.seen), device, seen_scores), known)
     if method.scores_unseen:
-        union = _ranked(test.x, everything, device, _union_scores(method))
+        union = _ranked(test.x, np.arange(stream.classes), device, union_scores)
     else:
-        union = seen.only(known)
+        union = seen
     return StagePredictions.of(
         stage, sample=test.rows, task=task, label=test.y.numpy(), seen=seen, union=union
     )
+
+
+def _spread(ranking: Ranking, rows: NDArray[np.bool_]) -> Ranking:
+    """The ranking of some rows among all of them; the others have none."""
+    whole = no_ranking(len(rows))
+    for column, values in zip(whole, ranking, strict=True):
+        column[rows] = values
+    return whole
 
 
 def predict_zero_shot(setting: Setting, stream: Stream) -> StagePredictions:
@@ -70,20 +85,12 @@ def _all_tests(stream: Stream) -> tuple[Samples, Any]:
     return joined, task
 
 
-def _union_scores(method: Method[Any]) -> Callable[[Tensor], Tensor]:
-    def scores(x: Tensor) -> Tensor:
-        out = method.union_scores(x)
-        if out is None:
-            raise MethodError(f"{type(method).__name__}.union_scores gave nothing")
-        return out
-
-    return scores
-
-
 @torch.no_grad()
 def _ranked(
     x: Tensor, classes: Any, device: torch.device, scores: Callable[[Tensor], Tensor]
 ) -> Ranking:
+    if len(x) == 0:
+        return no_ranking(0)
     parts = [
         rank(scores(chunk.to(device)).float().cpu().numpy(), classes)
         for chunk in torch.split(x, CHUNK)

@@ -7,6 +7,7 @@ learner's share while this process only watches.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 import time
@@ -23,7 +24,7 @@ from raycl.config.experiment import Experiment
 from raycl.config.streams import EmbeddingsStream
 from raycl.engine.identity import RunIdentity
 from raycl.errors import ConfigError, InterruptedByUser, StoppedError
-from raycl.observe.events import Observer, Reused, nobody
+from raycl.observe.events import Observer, Reused, Warned, nobody
 from raycl.observe.watchers import JsonLines, everyone
 from raycl.store.store import Store
 from raycl.streams.content import resolve_path
@@ -137,7 +138,7 @@ def _hosted(job: Job, execution: Execution, observer: Observer, stop: StopReques
     from raycl.compute.ray_session import connect
 
     learner = execution.learner
-    cpus = execution.workers + learner.cpus
+    cpus = math.ceil(execution.workers + learner.cpus)
     with connect(execution.address, num_cpus=cpus) as session:
         return host(
             learn_stream,
@@ -159,10 +160,13 @@ def _logged(store: Store, identity: RunIdentity, observer: Observer) -> Iterator
     root = store.location.local_root
     with tempfile.TemporaryDirectory() as temporary:
         file = (root or Path(temporary)) / path
+        lines = JsonLines(file)
         try:
-            with JsonLines(file) as lines:
+            with lines:
                 yield everyone([lines, observer])
         finally:
+            if lines.fault is not None:
+                observer(Warned(lines.fault))
             # An object store cannot append: it gets the whole log at the end.
             if root is None and file.exists():
                 store.location.write(path, file.read_bytes())

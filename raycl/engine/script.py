@@ -27,9 +27,11 @@ from raycl.compute.threads import limited_threads
 from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
 from raycl.config.spec import described
+from raycl.config.streams import EmbeddingsStream
+from raycl.engine.contract import no_exit, state_of
 from raycl.engine.device import pick_device
 from raycl.engine.evaluating import from_table, predict_stage, predict_zero_shot, to_table
-from raycl.engine.identity import RunIdentity
+from raycl.engine.identity import LOOP_REVISION, METRICS_REVISION, RunIdentity
 from raycl.errors import DataError, StoppedError
 from raycl.methods.build import build_method
 from raycl.methods.context import Context
@@ -64,22 +66,30 @@ class Job:
 
 def learn_stream(host: Host, job: Job) -> dict[str, Any]:
     """The result of a run, made or found, and the counts of what was computed."""
-    identity = RunIdentity.of(job.experiment, job.code)
-    if identity.result.key != job.key:
-        raise DataError(
-            "this machine reads other data than the one that sent the run",
-            got=identity.result.key,
-            do="put the same files at the same paths on every node",
-        )
+    identity = refuse_other_data(job)
     store = Store.open(job.execution.store, host.emit, stopping=host.stopping)
     run = _Run(host, job, identity, store)
     with limited_threads(1):
         payloads = store.get_or_make(identity.result, run.make, needs=run.needs)
+    host.emit(RunDone(job.key, run.seconds))
     return {
         "result": payloads["result.json"],
         "computed": dict(store.computed),
         "reused": dict(store.reused),
     }
+
+
+def refuse_other_data(job: Job) -> RunIdentity:
+    """The identity of the run, if the data read here is what the run was asked for."""
+    identity = RunIdentity.of(job.experiment, job.code)
+    if identity.result.key != job.key:
+        raise DataError(
+            "the data read here is not what this run was asked for",
+            got=identity.result.key,
+            do="put the same files at the same paths on every node, and do not change them "
+            "while a run waits; then run the command again",
+        )
+    return identity
 
 
 class _Run:
@@ -91,6 +101,7 @@ class _Run:
         self.kept: list[str] = []
         self.history: list[dict[str, Any]] = []
         """Notes of each task: seconds by stage, bytes of state, parameters trained."""
+        self.seconds = 0.0
         self.at = -1
         """The task after which `self.method` stands."""
 
@@ -102,6 +113,8 @@ class _Run:
         """The payloads of the result: the loop itself."""
         began = time.monotonic()
         self.stream = build(self.experiment)
+        # Again, because the wait for the lease may have lasted hours.
+        refuse_other_data(self.job)
         self._announce()
         stages = [self._zero_shot()] if bool(self.stream.has_text.all()) else []
         with ExitStack() as closing:
@@ -110,9 +123,8 @@ class _Run:
             for task in self.stream.tasks:
                 stages.append(self._stage(task))
                 self._stop_if_asked(task)
-        result = self._result(stages)
-        self.host.emit(RunDone(self.identity.result.key, time.monotonic() - began))
-        return result
+        self.seconds = time.monotonic() - began
+        return self._result(stages)
 
     def _announce(self) -> None:
         title = f"{self.experiment.method_label} on {self.stream.name}"
@@ -165,6 +177,8 @@ class _Run:
                 break
             newest -= 1
         for task in self.stream.tasks[self.at + 1 : index + 1]:
+            if self.host.stopping():
+                raise StoppedError(f"stopped before task {task.index + 1}")
             self._learn(task)
 
     def _take(self, index: int, payloads: Mapping[str, Any]) -> None:
@@ -189,9 +203,10 @@ class _Run:
         began = time.monotonic()
         self._stand_at(task.index)
         context = self._context(task)
-        self.method.learn(task, context)
+        with no_exit(self.method):
+            self.method.learn(task.without_test(), context)
         spent = time.monotonic() - began
-        state = {name: t.detach().cpu().contiguous() for name, t in self.method.state().items()}
+        state = state_of(self.method)
         self.notes = {
             "seconds": {"learn": spent - sum(context.seconds.values()), **context.seconds},
             "trainable_parameters": self.method.trainable_parameters,
@@ -202,7 +217,7 @@ class _Run:
     def _tell(self, task: Task, predictions: StagePredictions, seconds: float) -> None:
         known = predictions.task <= task.index
         right = predictions.seen_top[known, 0] == predictions.label[known]
-        accuracy = 100 * float(right.mean()) if known.any() else float("nan")
+        accuracy = 100 * float(right.mean()) if known.any() else None
         classes = len(self.stream.seen(task.index))
         tasks = len(self.stream.tasks)
         self.host.emit(TaskDone(task.index, tasks, classes, accuracy, seconds))
@@ -262,6 +277,7 @@ class _Run:
         return {
             "result.json": {**self._description(), **evaluation.as_json(), **self._costs()},
             "splits.parquet": splits_table(stream),
+            **({"method.py": self.job.code.text} if self.job.code else {}),
         }
 
     def _description(self) -> dict[str, Any]:
@@ -274,6 +290,7 @@ class _Run:
             "stream": stream.name,
             "stream_label": self._stream_label(),
             "setting": self.identity.setting,
+            "revisions": [LOOP_REVISION, METRICS_REVISION],
             "backbone": experiment.backbone.name,
             "seeds": experiment.seeds,
             "protocol": stream.protocol,
@@ -285,14 +302,19 @@ class _Run:
             "missing_text": int((~stream.has_text).sum()),
             "warnings": list(stream.warnings),
             "experiment": described(experiment),
+            "contents": list(self.identity.contents),
             "versions": versions(),
             "device": str(self.setting.device),
         }
 
     def _stream_label(self) -> str:
-        tasks, shots = len(self.stream.tasks), self.experiment.stream.shots
-        drawn = f", {shots} shots" if shots else ""
-        return f"{self.stream.name}, {tasks} task{'s' if tasks > 1 else ''}{drawn}"
+        tasks, spec = len(self.stream.tasks), self.experiment.stream
+        parts = [self.stream.name, f"{tasks} task{'s' if tasks > 1 else ''}"]
+        if spec.shots:
+            parts.append(f"{spec.shots} shots")
+        if isinstance(spec, EmbeddingsStream) and spec.classes != "all":
+            parts.append("classes with text")
+        return ", ".join(parts)
 
     def _costs(self) -> dict[str, Any]:
         seconds: dict[str, float] = {}

@@ -54,7 +54,13 @@ def build_method(spec: MethodSpec, setting: Setting, code: SourceCode | None = N
 def _user_method(spec: UserMethod, setting: Setting, code: SourceCode) -> Method[Any]:
     cls = load_class(code)
     options_type = getattr(cls, "Options", Spec)
-    return cls(check(options_type, spec.options), setting)
+    options = check(options_type, spec.options)
+    try:
+        return cls(options, setting)
+    except TypeError as error:
+        raise MethodError(
+            f"{cls.__name__} cannot be built: {error}", do="define __init__(self, spec, setting)"
+        ) from error
 
 
 def load_class(code: SourceCode) -> type[Method[Any]]:
@@ -91,12 +97,18 @@ def _execute(code: SourceCode) -> ModuleType:
     module = ModuleType(f"raycl_user_{code.digest}")
     sys.modules[module.__name__] = module
     try:
-        exec(compile(code.text, f"{code.name}.py", "exec"), module.__dict__)
-    except Exception as error:
+        exec(compile(code.text, code.file, "exec", dont_inherit=True), module.__dict__)
+    except (Exception, SystemExit) as error:
         del sys.modules[module.__name__]
-        last = traceback.extract_tb(error.__traceback__)[-1]
         raise MethodError(
-            f"{code.name}.py cannot be imported: {type(error).__name__}: {error}",
-            do=f"see line {last.lineno}",
+            f"{code.file} cannot be imported: {type(error).__name__}: {error}",
+            do=f"see line {_line_of(error, code)}",
         ) from error
     return module
+
+
+def _line_of(error: BaseException, code: SourceCode) -> int | None:
+    if isinstance(error, SyntaxError):
+        return error.lineno
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((f.lineno for f in reversed(frames) if f.filename == code.file), None)

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from raycl.compute.pool import Pool
-from raycl.errors import StoppedError
+from raycl.errors import MethodError, StoppedError
 from raycl.observe.events import Observer, Progress
 
 SAVE_EVERY_SECONDS = 10.0
 TELL_EVERY_SECONDS = 0.1
-STEP = "position"
+POSITION, ELAPSED = "__stage_position", "__stage_seconds"
+"""Names in a saved stage that are not the method's."""
 
 Snapshot = Callable[[], Mapping[str, Tensor]]
 
@@ -37,10 +38,17 @@ class Context:
     load_partial: Callable[[str], Mapping[str, Tensor] | None] = lambda stage: None
     save_partial: Callable[[str, Mapping[str, Tensor]], None] = lambda stage, tensors: None
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall-clock seconds by stage, filled by the stages."""
+    """Wall-clock seconds by stage, filled by the stages; those before a kill included."""
+    _stages: set[str] = field(default_factory=set)
 
     def stage(self, name: str, total: int, unit: str = "step") -> Stage:
-        """A loop of `total` units that survives a kill."""
+        """A loop of `total` units that survives a kill; its name is its own in the task."""
+        if name in self._stages:
+            raise MethodError(
+                f"two stages of task {self.task + 1} are both named {name!r}",
+                do="give each its own name: it is what a saved loop is found by",
+            )
+        self._stages.add(name)
         return Stage(self, name, total, unit)
 
 
@@ -50,24 +58,29 @@ class Stage:
     def __init__(self, context: Context, name: str, total: int, unit: str) -> None:
         self.context, self.name, self.total, self.unit = context, name, total, unit
         self._saved_at = self._told_at = time.monotonic()
+        self._began, self._before = time.monotonic(), 0.0
 
     def steps(
         self, snapshot: Snapshot, restore: Callable[[Mapping[str, Tensor]], None]
     ) -> Iterator[int]:
         """The positions still to do; `restore` is called first if some were done before."""
-        began = time.monotonic()
+        self._began = time.monotonic()
         for step in range(self._resume(restore), self.total):
             yield step
             self._between(step + 1, snapshot)
-        spent = self.context.seconds
-        spent[self.name] = spent.get(self.name, 0.0) + time.monotonic() - began
+        self.context.seconds[self.name] = self._seconds()
 
     def _resume(self, restore: Callable[[Mapping[str, Tensor]], None]) -> int:
         found = self.context.load_partial(self.name)
         if found is None:
             return 0
-        restore({name: tensor for name, tensor in found.items() if name != STEP})
-        return int(found[STEP])
+        self._before = float(found[ELAPSED])
+        ours = (POSITION, ELAPSED)
+        restore({name: tensor for name, tensor in found.items() if name not in ours})
+        return int(found[POSITION])
+
+    def _seconds(self) -> float:
+        return self._before + time.monotonic() - self._began
 
     def _between(self, done: int, snapshot: Snapshot) -> None:
         """Between two steps: tell, save if it is time, stop if asked."""
@@ -79,7 +92,14 @@ class Stage:
         stop = self.context.stopping()
         if stop or now - self._saved_at > SAVE_EVERY_SECONDS:
             self._saved_at = now
-            position = {STEP: torch.tensor(done)}
-            self.context.save_partial(self.name, {**snapshot(), **position})
+            self._save(done, snapshot())
         if stop:
             raise StoppedError(f"stopped in {self.name} of task {self.context.task + 1}")
+
+    def _save(self, done: int, tensors: Mapping[str, Tensor]) -> None:
+        for name in (POSITION, ELAPSED):
+            if name in tensors:
+                raise MethodError(f"a snapshot cannot hold a tensor named {name!r}")
+        position = torch.tensor(done)
+        elapsed = torch.tensor(self._seconds(), dtype=torch.float64)
+        self.context.save_partial(self.name, {**tensors, POSITION: position, ELAPSED: elapsed})

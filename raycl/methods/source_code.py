@@ -24,6 +24,11 @@ class SourceCode:
     class_name: str
 
     @property
+    def file(self) -> str:
+        """What tracebacks call it."""
+        return f"{self.name}.py"
+
+    @property
     def digest(self) -> str:
         text = f"{self.class_name}\n{self.text}"
         return hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]

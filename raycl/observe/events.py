@@ -57,7 +57,8 @@ class TaskDone(Event):
     task: int
     tasks: int
     classes: int
-    accuracy: float
+    accuracy: float | None
+    """Over the classes seen so far, in percent; None without test samples."""
     seconds: float
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -58,9 +59,10 @@ def sentence(event: Event) -> str | None:
         case RunStarted(title=title, tasks=tasks, done=done):
             return f"{title}: continues after task {done} of {tasks}"
         case TaskDone(task=task, tasks=tasks, classes=classes, accuracy=accuracy, seconds=seconds):
+            shown = "    –" if accuracy is None else f"{accuracy:5.1f}"
             return (
                 f"task {task + 1}/{tasks}  {classes:>4} classes  "
-                f"accuracy {accuracy:5.1f} %  {seconds:.1f} s"
+                f"accuracy {shown} %  {seconds:.1f} s"
             )
         case RunDone(seconds=seconds):
             return f"done in {seconds:.1f} s"
@@ -107,17 +109,26 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file: IO[str] | None = None
+        self.fault: str | None = None
+        """Why nothing more is written, if something went wrong."""
 
     def __call__(self, event: Event) -> None:
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a", encoding="utf-8")
-        self._file.write(json.dumps(event.as_dict()) + "\n")
-        self._file.flush()
+        if self.fault is not None:
+            return
+        try:
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("a", encoding="utf-8")
+            self._file.write(json.dumps(event.as_dict(), allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            # A run is worth more than its log.
+            self.fault = f"this run is no longer logged: {error}"
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):
+                self._file.close()

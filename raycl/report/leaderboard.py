@@ -70,7 +70,7 @@ class Row:
 
 def leaderboard(results: Iterable[Result], metrics: Sequence[str] = DEFAULT_METRICS) -> list[Row]:
     """Rows by stream, the best `last_pooled` first."""
-    runs = list({_key(run): run for run in results}.values())
+    runs = _newest(results)
     _check_names(metrics, runs)
     groups: dict[tuple[str, ...], list[Result]] = {}
     for run in runs:
@@ -88,6 +88,30 @@ def _key(run: Result) -> str:
             do="pass what `raycl run --json` prints",
         )
     return str(run["key"])
+
+
+def _newest(results: Iterable[Result]) -> list[Result]:
+    """One run per setting and seeds, the last given; and of each setting only those of its
+    newest revision, since older ones were computed by another definition."""
+    last = {_identity(run): run for run in results}
+    newest: dict[str, list[int]] = {}
+    for setting, _ in last:
+        newest.setdefault(setting, [])
+    for (setting, _), run in last.items():
+        newest[setting] = max(newest[setting], list(run.get("revisions", [])))
+    return [
+        run
+        for (setting, _), run in last.items()
+        if list(run.get("revisions", [])) == newest[setting]
+    ]
+
+
+def _identity(run: Result) -> tuple[str, str]:
+    """What makes two results the same measurement: the setting and the seeds."""
+    key = _key(run)
+    if "setting" not in run:
+        return key, ""
+    return str(run["setting"]), str(sorted(run["seeds"].items()))
 
 
 def _group(run: Result) -> tuple[str, ...]:

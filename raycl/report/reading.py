@@ -33,21 +33,25 @@ def finished_runs(store: Store, references: Sequence[str] = ()) -> list[Finished
     """The runs that the references name, or all of the store, oldest first."""
     records = sorted(store.records("result"), key=lambda record: record.created)
     if references:
-        records = [_named(reference, records) for reference in references]
+        records = [named(text, records, "raycl store ls result") for text in references]
     return [_read(store, record) for record in records]
 
 
-def _named(reference: str, records: Sequence[Record]) -> Record:
-    """A key, or the beginning of its digest."""
-    short = reference.rsplit("/", 1)[-1]
-    found = [r for r in records if r.key.rsplit("/", 1)[-1].startswith(short)]
-    if len(short) >= SHORTEST and len(found) == 1:
+def named(reference: str, records: Sequence[Record], listing: str) -> Record:
+    """The record of a whole key, or of the only digest that begins like this."""
+    whole = [record for record in records if record.key == reference]
+    if whole:
+        return whole[0]
+    if "/" in reference or len(reference) < SHORTEST:
+        found = []
+    else:
+        found = [r for r in records if r.key.rsplit("/", 1)[-1].startswith(reference)]
+    if len(found) == 1:
         return found[0]
-    what = "no finished run has this key" if not found else "several runs begin like this"
     raise ConfigError(
-        what,
+        "several keys begin like this" if found else "nothing is stored under this key",
         got=reference,
-        do=f"give a key, or {SHORTEST} or more letters of its digest: `raycl store ls result`",
+        do=f"give a whole key, or {SHORTEST} or more letters of its digest: `{listing}` shows them",
     )
 
 

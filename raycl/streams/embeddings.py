@@ -11,6 +11,7 @@ class. Nothing is ever unpickled.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +24,7 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from raycl.errors import DataError
-from raycl.streams.source import Floats, Ints, Source, Table, checked, listed
+from raycl.streams.source import SHOWN, Floats, Ints, Source, Table, checked, listed
 
 REQUIRED_KEYS = ("train_x", "train_y", "test_x", "test_y", "classnames")
 REQUIRED_COLUMNS = ("embedding", "label", "class_name", "split")
@@ -38,10 +39,10 @@ def read_embeddings(path: Path) -> Source:
 
 def _read_npz(path: Path) -> Source:
     arrays = _load_arrays(path)
-    names = tuple(str(n) for n in arrays["classnames"])
+    names = _names(path, arrays["classnames"])
     text = arrays.get("text")
     has_text = _text_mask(path, arrays, len(names))
-    width = arrays["train_x"].shape[-1] if arrays["train_x"].ndim else 0
+    width = _floats(path, "train_x", arrays["train_x"]).shape[1]
     return Source(
         name=path.stem,
         train=_table(path, arrays, "train"),
@@ -69,12 +70,12 @@ def _load_arrays(path: Path) -> dict[str, NDArray[Any]]:
                     do=f"an npz embedding set holds {', '.join(REQUIRED_KEYS)}",
                 )
             return {key: file[key] for key in file.files}
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise DataError(f"{path.name} is not a readable npz file", do=str(error)) from error
     except DataError:
         raise
     except ValueError as error:
-        if "pickle" not in str(error).lower():
+        if "Object arrays" not in str(error):
             raise DataError(f"{path.name} is not a readable npz file", do=str(error)) from error
         raise DataError(
             f"{path.name} holds pickled objects, which could run code: not opened",
@@ -87,6 +88,15 @@ def _npz(stream: BinaryIO) -> NpzFile:
     if not isinstance(loaded, NpzFile):
         raise ValueError("a single array, not an archive of named ones")
     return loaded
+
+
+def _names(path: Path, values: NDArray[Any]) -> tuple[str, ...]:
+    if values.dtype.kind not in "US" or values.ndim != 1:
+        raise DataError(
+            f"{path.name}: classnames must be a list of text",
+            got=f"{values.dtype} of shape {values.shape}",
+        )
+    return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in values)
 
 
 def _text_mask(path: Path, arrays: Mapping[str, NDArray[Any]], classes: int) -> NDArray[np.bool_]:
@@ -175,6 +185,10 @@ def _load_table(path: Path) -> pa.Table:
 
 
 def _matrix(path: Path, column: pa.ChunkedArray) -> NDArray[Any]:
+    kind = column.type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not (is_list or pa.types.is_fixed_size_list(kind)):
+        raise DataError(f"{path.name}: embedding must be a column of lists", got=str(kind))
     widths = pc.unique(pc.list_value_length(column)).to_pylist() if len(column) else []
     if len(widths) != 1:
         raise DataError(
@@ -194,7 +208,9 @@ def _class_names(path: Path, label: Ints, names: list[str]) -> tuple[str, ...]:
                 f"{path.name}: label {one} has two class names",
                 got=f"{pairs[one]!r}, and {name!r} at row {row}",
             )
-    gaps = sorted(set(range(max(pairs, default=-1) + 1)) - set(pairs))
+    # Not up to the highest label, which may be a hash of ten digits.
+    highest = max(pairs, default=-1)
+    gaps = [c for c in range(min(highest, len(pairs) + SHOWN) + 1) if c not in pairs]
     if gaps:
         raise DataError(
             f"{path.name}: no row names the classes {listed(gaps)}",

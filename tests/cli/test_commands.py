@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from raycl.cli.main import code_of
@@ -87,17 +88,17 @@ def test_run_for_people_shows_matrix_and_key(shell: Shell) -> None:
         (["run", "ncm", "--stream", "embeddings:no.npz"], ["no such data file", "no.npz"]),
         (["run", "ncm", "--stream", "embeddings:set.csv"], ["no such data file"]),
         (["run", "ncm", "--stream", "digits", "--config", "no.yaml"], ["no such file", "no.yaml"]),
-        (["run", "ncm", "--stream", "digits", "--config", "dem"], ["no shipped file", "demo"]),
+        (["run", "ncm", "--stream", "digits", "--config", "lap"], ["no shipped file", "laptop"]),
         (["run", "./no.py", "--stream", "digits"], ["method file cannot be read", "no.py"]),
         (["run", "ncm", "--stream", "digits", "--store", "set.npz"], ["set.npz"]),
         (["run", "ncm", "--stream", "digits", "--store", "s4://x"], ["s4://", "s3://"]),
         (["run", "ncm", "--stream", "digits", "--workers", "2"], ["--pool ray"]),
         (["run", "ncm", "--stream", "digits", "--pool", "rya"], ["rya"]),
         (["rnu"], ["no command 'rnu'", "did you mean 'run'"]),
-        (["compare", "abcd", "efgh"], ["no finished run has this key", "abcd"]),
-        (["report"], ["no finished run"]),
-        (["store", "show", "nothing"], ["nothing is stored under this key"]),
-        (["store", "gc", "--older-than", "week"], ["not an age", "7d"]),
+        (["compare", "abcd", "efgh"], ["no store here"]),
+        (["report"], ["no store here", "--store"]),
+        (["store", "show", "nothing"], ["no store here"]),
+        (["store", "gc", "--older-than", "week", "--store", "."], ["not an age", "7d"]),
         (["methods", "--check", "slda"], ["name a file of your own"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -135,6 +136,11 @@ def test_runs_on_other_data_are_not_compared(shell: Shell) -> None:
     save_npz(shell.data, arrays(seed=9, test=4))
     b = shell.run("ncm").json["key"]
     assert shell("compare", a, b).code == 2
+    others = arrays() | {"classnames": np.array([f"animal {c}" for c in range(6)])}
+    save_npz(shell.data, others)
+    c = shell.run("ncm").json["key"]
+    refused = shell("compare", a, c)
+    assert refused.code == 2 and "other classes" in refused.err
 
 
 @pytest.mark.parametrize("suffix", ["md", "csv", "parquet", "txt"])
@@ -165,6 +171,8 @@ def test_store_commands_tell_one_story(shell: Shell) -> None:
     payload.write_bytes(b"x" + payload.read_bytes()[1:])
     damaged = shell("store", "verify")
     assert damaged.code == 1 and payload.name in damaged.out
+    assert shell("store", "discard", f"bogus/{key}").code == 2
+    assert shell("store", "discard", "").code == 2
     assert shell("store", "discard", key).code == 0
     assert shell("store", "ls", "result", "--json").out == ""
 
@@ -176,6 +184,19 @@ def test_configs_from_files_and_flags_merge(shell: Shell) -> None:
     answer = shell("run", "--config", "mine.yaml", "--set", "method.shrinkage=0.3", "--json")
     assert answer.code == 0
     assert answer.json["label"] == "slda(shrinkage=0.3)" and answer.json["seeds"]["order"] == 4
+
+
+def test_the_order_of_settings_does_not_matter(shell: Shell) -> None:
+    pair = ("--set", "stream.tasks=2", "--set", "stream.kind=digits")
+    for settings in (pair, (*pair[2:], *pair[:2])):
+        answer = shell("run", "ncm", *settings, "--json")
+        assert answer.code == 0 and len(answer.json["tasks"]) == 2
+
+
+def test_reading_commands_make_no_store(shell: Shell) -> None:
+    for command in (["report"], ["store", "ls"], ["compare", "a", "b"]):
+        assert shell(*command, "--store", "typo").code == 2
+    assert not (shell.folder / "typo").exists()
 
 
 def test_methods_lists_and_checks(shell: Shell) -> None:

@@ -26,9 +26,54 @@ def test_settings_reach_nested_fields_and_later_ones_win() -> None:
     assert config.experiment.method.align.lr == 0.01
 
 
-def test_a_changed_kind_drops_the_other_kinds_options() -> None:
-    tree = merge([{"method": {"kind": "slda", "shrinkage": 0.3}}, {"method": {"kind": "ncm"}}])
-    assert tree == {"method": {"kind": "ncm"}}
+def test_a_changed_kind_keeps_what_both_kinds_have() -> None:
+    slda = {"method": {"kind": "slda", "shrinkage": 0.3, "unseen": "gate"}}
+    assert merge([slda, {"method": {"kind": "ncm"}}]) == {
+        "method": {"kind": "ncm", "unseen": "gate"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 1e-3),
+        ("010", 10),
+        ("1:30", "1:30"),
+        ('"1e3"', "1e3"),
+        ("null", None),
+        ("[1, 2]", [1, 2]),
+        ("0x10", "0x10"),
+        ("abc", "abc"),
+        ("true", True),
+    ],
+)
+def test_values_are_read_as_they_are_meant(text: str, value: object) -> None:
+    found = parse_setting(f"a={text}")["a"]
+    assert found == value and type(found) is type(value)
+
+
+def test_a_file_may_name_a_method_as_the_command_line_does() -> None:
+    config = load([{"method": "slda", "stream": "digits"}])
+    assert config.experiment.method.kind == "slda"
+
+
+def test_labels_tell_apart_what_was_set_differently() -> None:
+    labels = {
+        with_settings(*settings).experiment.method_label
+        for settings in (
+            (),
+            ("method.align.lr=0.5",),
+            ("validation.refit=false",),
+            ("backbone.logit_scale=50",),
+        )
+    }
+    assert labels == {
+        "finetune",
+        "finetune(align.lr=0.5)",
+        "finetune(validation.refit=False)",
+        "finetune(backbone.logit_scale=50)",
+    }
+    assert with_settings("seed=7", "validation.seed=9").experiment.method_label == "finetune"
 
 
 @pytest.mark.parametrize(
@@ -48,6 +93,10 @@ def test_a_changed_kind_drops_the_other_kinds_options() -> None:
         ("tasks", ["path.to.option=value", "got tasks"]),
         ("a..b=1", ["path.to.option=value"]),
         ("stream.tasks=[", ["not valid YAML"]),
+        ("stream.tasks=yes", ["tasks is not a question of yes or no"]),
+        ("backbone.logit_scale=.inf", ["backbone.logit_scale", "number", ".inf"]),
+        ("backbone.logit_scale=1e400", ["backbone.logit_scale", "finite"]),
+        ("exection.store=x", ["did you mean 'execution'"]),
     ],
 )
 def test_a_mistake_is_named_with_what_to_do(setting: str, parts: list[str]) -> None:
@@ -70,6 +119,7 @@ def test_a_missing_part_is_named() -> None:
     [
         ("- a\n- b\n", "mapping at its top"),
         ("a: [1,\n", "not valid YAML"),
+        ("stream: digits\nseed: 1\nstream: digits\n", "'stream' is given twice"),
         ("a: !!python/object/apply:os.system [ls]\n", "not valid YAML"),
     ],
 )

@@ -14,7 +14,7 @@ from raycl.config.methods import BUILT_IN, kind_of
 from raycl.engine.identity import RunIdentity
 from raycl.engine.run import RunResult, run
 from raycl.errors import ConfigError, DataError, InterruptedByUser, MethodError, StoppedError
-from raycl.observe.events import Event, Reused, Waiting, Warned
+from raycl.observe.events import Computed, Event, Reused, Waiting, Warned
 from raycl.store.store import Store
 from tests.engine.worlds import World, numbers, predictions_digests
 from tests.streams.made_sets import arrays, save_npz, save_parquet
@@ -183,6 +183,74 @@ def test_a_wait_for_another_process_can_be_stopped(world: World) -> None:
     assert run(experiment, execution).computed["result"] == 1
 
 
+def test_data_that_changes_while_a_run_waits_is_not_taken_for_the_old(world: World) -> None:
+    experiment, execution = _asked(world, "ncm")
+    held = Store.open(str(world.store)).lease(RunIdentity.of(experiment).result)
+    held.__enter__()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Waiting):
+            save_npz(world.data, arrays(seed=5))
+            held.__exit__(None, None, None)
+
+    with pytest.raises(DataError, match="not what this run was asked for"):
+        run(experiment, execution, on_event)
+    assert list(Store.open(str(world.store)).records("result")) == []
+
+
+def test_a_blocked_log_costs_a_warning_and_not_the_run(world: World) -> None:
+    world.store.mkdir()
+    (world.store / "logs").touch()
+    events: list[Event] = []
+    assert world.run("ncm", observer=events.append).computed["result"] == 1
+    assert any(isinstance(e, Warned) and "no longer logged" in e.message for e in events)
+
+
+def test_a_stop_is_seen_between_tasks_that_are_learnt_again(world: World) -> None:
+    with pytest.raises(StoppedError):
+        world.run("ncm", stop_after=2)
+    store = Store.open(str(world.store))
+    for record in list(store.records("state")):
+        store.discard(record.key)
+    experiment, execution = _asked(world, "ncm")
+    stop = StopRequest()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, Computed) and event.kind == "state":
+            stop.request("SIGTERM")
+
+    with pytest.raises(StoppedError, match="before task 2"):
+        run(experiment, execution, on_event, stop)
+
+
+def test_a_method_never_sees_the_test(world: World) -> None:
+    file = Path(world.pooled())
+    text = file.read_text().replace(
+        "def learn(self, task, context):\n",
+        "def learn(self, task, context):\n        assert len(task.test) == 0\n",
+    )
+    file.write_text(text)
+    assert world.run(str(file)).metrics["last_pooled"] > 70
+
+
+BREACHES = {
+    "def state(self):\n        return None": "state\\(\\) must give a mapping",
+    "def state(self):\n        return {'x': [1]}": "must be a dense tensor",
+    "def state(self):\n        return {'__metadata__': self.mean}": "cannot name a tensor",
+    "def seen_scores(self, x):\n        return x": "seen_scores must give a tensor of shape",
+    "def seen_scores(self, x):\n        raise SystemExit(0)": "called sys.exit",
+    "def __init__(self):\n        pass": "cannot be built",
+}
+
+
+@pytest.mark.parametrize("body", BREACHES)
+def test_a_breach_of_the_contract_is_named(world: World, body: str) -> None:
+    file = Path(world.pooled())
+    file.write_text(file.read_text() + f"\n    {body}\n")
+    with pytest.raises(MethodError, match=BREACHES[body]):
+        world.run(str(file))
+
+
 def test_zero_shot_predictions_are_shared_by_methods(world: World) -> None:
     world.run("ncm")
     events: list[Event] = []
@@ -255,7 +323,8 @@ def test_a_users_method_runs_like_any_other(world: World) -> None:
     ("text", "error", "part"),
     [
         ("x = 1\n", ConfigError, "one class that derives from raycl.Method"),
-        ("def broken(:\n", MethodError, "SyntaxError"),
+        ("x = 1\n\ndef broken(:\n", MethodError, "see line 3"),
+        ("x = 1\nraise SystemExit(0)\n", MethodError, "see line 2"),
         ("import nothing_of_the_kind\n", MethodError, "nothing_of_the_kind"),
         (
             "from raycl import Method\nclass M(Method):\n    def state(self): return {}\n",

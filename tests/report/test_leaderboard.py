@@ -164,3 +164,16 @@ def test_a_known_metric_that_a_result_lacks_is_null():
 def test_something_else_than_a_result_is_refused():
     with pytest.raises(DataError, match="no method, stream"):
         leaderboard([{"key": "a", "metrics": {}}])
+
+
+def test_a_measurement_that_was_defined_anew_counts_once():
+    seeds = [{"seeds": {"order": 0}}, {"seeds": {"order": 1}}]
+    old = [result(f"old{i}", 10.0, setting="s", revisions=[1, 1], **seeds[i]) for i in range(2)]
+    new = result("new0", 50.0, setting="s", revisions=[1, 2], **seeds[0])
+    (row,) = leaderboard([*old, new], METRICS)
+    assert (row.n, row.cells["last_pooled"].mean) == (1, 50.0)
+
+
+def test_rows_that_were_set_differently_stay_apart():
+    rows = leaderboard([result("a", setting="s"), result("b", setting="t")], METRICS)
+    assert [row.n for row in rows] == [1, 1]

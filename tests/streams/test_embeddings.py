@@ -74,6 +74,12 @@ FAULTS = {
     "flat": (broken(train_x=np.zeros(48, np.float16)), ["train_x must be a table of numbers"]),
     "text rows": (broken(text=np.ones((2, 16), np.float16)), ["2 for 6 classes"]),
     "mask": (broken(text_has=np.ones(2, bool)), ["text_has", "(2,) for 6 classes"]),
+    "flat names": (
+        broken(classnames=np.array("one")),
+        ["classnames must be a list of text", "shape ()"],
+    ),
+    "numbers for names": (broken(classnames=np.arange(6)), ["classnames must be a list of text"]),
+    "a single number": (broken(train_x=np.float32(1)), ["train_x must be a table of numbers"]),
     "no train": (
         broken(train_x=np.zeros((0, 16)), train_y=np.zeros(0, np.int16)),
         ["no training vectors"],
@@ -102,6 +108,18 @@ def test_a_truncated_file_is_named(tmp_path: Path, name: str) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match="not a readable"):
         read_embeddings(path)
+
+
+def test_names_in_bytes_are_text(tmp_path: Path) -> None:
+    names = np.array([f"caf\u00e9 {c}".encode() for c in range(CLASSES)])
+    source = read_embeddings(save_npz(tmp_path / "set.npz", arrays() | {"classnames": names}))
+    assert source.class_names[0] == "café 0"
+
+
+def test_a_text_file_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "set.npz").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="not a readable npz file"):
+        read_embeddings(tmp_path / "set.npz")
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
@@ -149,6 +167,12 @@ def test_parquet_faults_are_named(tmp_path: Path) -> None:
     ragged = pa.array([[1.0], *([[1.0, 2.0]] * (len(table) - 1))])
     with pytest.raises(DataError, match="one width"):
         read_embeddings(parquet_with(tmp_path, embedding=ragged))
+    texts = pa.array(["x"] * len(table))
+    with pytest.raises(DataError, match="a column of lists"):
+        read_embeddings(parquet_with(tmp_path, embedding=texts))
+    hashed = pa.array([10**10 * label for label in table["label"].to_pylist()])
+    with pytest.raises(DataError, match="no row names the classes 1, 2"):
+        read_embeddings(parquet_with(tmp_path, label=hashed))
     pq.write_table(table.drop_columns(["label"]), tmp_path / "less.parquet")
     with pytest.raises(DataError, match="lacks the columns label"):
         read_embeddings(tmp_path / "less.parquet")

@@ -42,7 +42,8 @@ def gate(seen_scores: Tensor, seen: tuple[int, ...], zero_shot: Tensor) -> Tenso
     index = columns(seen, zero_shot)
     is_seen = torch.zeros(zero_shot.shape[1], dtype=torch.bool, device=zero_shot.device)
     is_seen[index] = True
-    goes_to_seen = is_seen[zero_shot.argmax(dim=1)]
+    # A head whose classes all lack samples can predict nothing.
+    goes_to_seen = is_seen[zero_shot.argmax(dim=1)] & (seen_scores > FLOOR).any(dim=1)
     out = zero_shot.masked_fill(is_seen, FLOOR)
     head = torch.full_like(zero_shot, FLOOR)
     head[:, index] = seen_scores
