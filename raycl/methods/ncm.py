@@ -13,24 +13,19 @@ from torch import Tensor
 
 from raycl.config.methods import NCM
 from raycl.methods.context import Context
-from raycl.methods.method import Method, Setting, State, require_text
-from raycl.methods.parts.keys import FLOOR, columns, cosine_scores, gate
+from raycl.methods.method import Setting, State
+from raycl.methods.parts.gated import GatedMethod
+from raycl.methods.parts.keys import FLOOR, columns, cosine_scores
 from raycl.methods.parts.statistics import ClassMeans
 from raycl.streams.stream import Task
 
 
-class NCMMethod(Method[NCM]):
+class NCMMethod(GatedMethod[NCM]):
     """Keeps one mean per class."""
 
     def __init__(self, spec: NCM, setting: Setting) -> None:
         super().__init__(spec, setting)
         self.means = ClassMeans(setting.classes, setting.width, setting.device)
-        if spec.unseen == "gate":
-            require_text(self, setting)
-
-    @property
-    def scores_unseen(self) -> bool:
-        return self.spec.unseen == "gate"
 
     def learn(self, task: Task, context: Context) -> None:
         self.means.learn(task.train.x, task.train.y, task.classes)
@@ -39,11 +34,6 @@ class NCMMethod(Method[NCM]):
         classes = columns(self.seen, x)
         scores = cosine_scores(x, self.means.keys(classes), self.setting.logit_scale)
         return scores.masked_fill(self.means.empty(classes), FLOOR)
-
-    def union_scores(self, x: Tensor) -> Tensor | None:
-        if not self.scores_unseen:
-            return None
-        return gate(self.seen_scores(x), self.seen, self.setting.zero_shot(x))
 
     def state(self) -> State:
         return self.means.state(columns(self.seen, self.means.mean))

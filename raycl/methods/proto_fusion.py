@@ -19,8 +19,9 @@ from torch import Tensor
 
 from raycl.config.methods import ProtoFusion
 from raycl.methods.context import Context
-from raycl.methods.method import Method, Setting, State
-from raycl.methods.parts.keys import columns, cosine_scores, gate, positions, unit
+from raycl.methods.method import Setting, State
+from raycl.methods.parts.gated import GatedMethod
+from raycl.methods.parts.keys import columns, cosine_scores, positions, unit
 from raycl.methods.parts.statistics import ClassMeans
 from raycl.streams.stream import Task
 
@@ -28,7 +29,7 @@ WEIGHTS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 UNCHOSEN = 0.5
 
 
-class ProtoFusionMethod(Method[ProtoFusion]):
+class ProtoFusionMethod(GatedMethod[ProtoFusion]):
     """Keeps one mean per class and how many held-out samples each weight got right."""
 
     needs_text = True
@@ -72,17 +73,8 @@ class ProtoFusionMethod(Method[ProtoFusion]):
         fused = unit((1 - weight) * self.setting.text[seen] + weight * self.means.keys(seen))
         return cosine_scores(x, fused, self.setting.logit_scale)
 
-    @property
-    def scores_unseen(self) -> bool:
-        return self.spec.unseen == "gate"
-
     def seen_scores(self, x: Tensor) -> Tensor:
         return self._scores(x, self.weight)
-
-    def union_scores(self, x: Tensor) -> Tensor | None:
-        if not self.scores_unseen:
-            return None
-        return gate(self.seen_scores(x), self.seen, self.setting.zero_shot(x))
 
     def state(self) -> State:
         classes = columns(self.seen, self.means.mean)

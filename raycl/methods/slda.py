@@ -18,13 +18,14 @@ from torch import Tensor
 
 from raycl.config.methods import SLDA
 from raycl.methods.context import Context
-from raycl.methods.method import Method, Setting, State, require_text
-from raycl.methods.parts.keys import FLOOR, columns, gate, unit
+from raycl.methods.method import Setting, State
+from raycl.methods.parts.gated import GatedMethod
+from raycl.methods.parts.keys import FLOOR, columns, unit
 from raycl.methods.parts.statistics import ClassMeans, shrunk_precision
 from raycl.streams.stream import Task
 
 
-class SLDAMethod(Method[SLDA]):
+class SLDAMethod(GatedMethod[SLDA]):
     """Keeps one mean per class and one scatter matrix."""
 
     def __init__(self, spec: SLDA, setting: Setting) -> None:
@@ -33,12 +34,6 @@ class SLDAMethod(Method[SLDA]):
         self.means = ClassMeans(setting.classes, width, setting.device)
         self.scatter = torch.zeros(width, width, dtype=torch.float64, device=setting.device)
         self.weight, self.bias = torch.empty(0), torch.empty(0)
-        if spec.unseen == "gate":
-            require_text(self, setting)
-
-    @property
-    def scores_unseen(self) -> bool:
-        return self.spec.unseen == "gate"
 
     def learn(self, task: Task, context: Context) -> None:
         self.means.learn(task.train.x, task.train.y, task.classes)
@@ -57,11 +52,6 @@ class SLDAMethod(Method[SLDA]):
 
     def seen_scores(self, x: Tensor) -> Tensor:
         return unit(x) @ self.weight.T + self.bias
-
-    def union_scores(self, x: Tensor) -> Tensor | None:
-        if not self.scores_unseen:
-            return None
-        return gate(self.seen_scores(x), self.seen, self.setting.zero_shot(x))
 
     def state(self) -> State:
         classes = columns(self.seen, self.means.mean)

@@ -30,21 +30,3 @@ def positions(classes: tuple[int, ...], total: int) -> Tensor:
     out = torch.full((total,), -1, dtype=torch.long)
     out[torch.tensor(classes, dtype=torch.long)] = torch.arange(len(classes))
     return out
-
-
-def gate(seen_scores: Tensor, seen: tuple[int, ...], zero_shot: Tensor) -> Tensor:
-    """Union scores for a head that knows seen classes only.
-
-    Where the zero-shot argmax over the union is an unseen class, the zero-shot ranking of
-    the unseen classes stands; elsewhere the head's ranking of the seen ones. The two are
-    never compared: their levels differ.
-    """
-    index = columns(seen, zero_shot)
-    is_seen = torch.zeros(zero_shot.shape[1], dtype=torch.bool, device=zero_shot.device)
-    is_seen[index] = True
-    # A head whose classes all lack samples can predict nothing.
-    goes_to_seen = is_seen[zero_shot.argmax(dim=1)] & (seen_scores > FLOOR).any(dim=1)
-    out = zero_shot.masked_fill(is_seen, FLOOR)
-    head = torch.full_like(zero_shot, FLOOR)
-    head[:, index] = seen_scores
-    return torch.where(goes_to_seen[:, None], head, out)
