@@ -26,7 +26,7 @@ READY_DEV   := $(VENV)/.ready-dev-$(KEY)
 # Tests compare numbers bit for bit and share few cores: one thread each.
 ONE_THREAD  := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-demo: $(READY_RUN)  ## the whole story offline on this machine, ends with a page of plots
+demo: $(READY_RUN)  ## the whole story offline on this machine, ends with a leaderboard
 	@$(BIN)/raycl demo $(ARGS)
 
 test: $(READY_DEV)  ## every test but the long fault injection

@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from raycl.compute.pool import WorkerSpec as WorkerSpec
     from raycl.config.execution import Execution as Execution
     from raycl.config.experiment import Experiment as Experiment
     from raycl.config.spec import Spec as Spec
@@ -32,6 +33,7 @@ _HOMES = {
     "Setting": "raycl.methods.method",
     "Spec": "raycl.config.spec",
     "Task": "raycl.streams.stream",
+    "WorkerSpec": "raycl.compute.pool",
     "run": "raycl.engine.run",
 }
 

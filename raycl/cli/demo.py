@@ -37,8 +37,9 @@ def demo(store: str | None, ray: bool) -> None:
     console.rule(f"{'3' if ray else '2'} · the leaderboard, % (mean ± sd over seeds)")
     console.print(*to_rich(leaderboard([r.values for r in results])), sep="\n")
     console.print(
-        f"Everything is in {place}: run `raycl demo` again and nothing is computed twice.\n"
-        "Next: raycl run slda --stream embeddings:YOUR.npz",
+        f"Everything is in {place}: run it again and nothing is computed twice.\n"
+        "Next, with your own embeddings (after `. .venv/bin/activate` where make set this up):\n"
+        "  raycl run slda --stream embeddings:YOUR.npz",
         highlight=False,
         markup=False,
     )
@@ -65,16 +66,19 @@ def _show_move(whole: RunResult, experiment: Experiment, store: str) -> None:
     """Stop a run after two tasks, let a Ray actor finish it, compare with the whole one."""
     apart = str(Path(store) / "demo-moved") if "://" not in store else f"{store}/demo-moved"
     began = time.monotonic()
-    with watcher_for_stderr() as watcher:
-        try:
+    try:
+        with watcher_for_stderr() as watcher:
             run_experiment(experiment, Execution(store=apart, stop_after=2), watcher)
-        except StoppedError as stopped:
-            console.print(f"{stopped.what}; a Ray actor takes over", highlight=False)
-        try:
+    except StoppedError as stopped:
+        console.print(f"{stopped.what}; a Ray actor takes over", highlight=False)
+    try:
+        with watcher_for_stderr() as watcher:
             moved = run_experiment(experiment, Execution(store=apart, pool="ray"), watcher)
-        except RayclError as error:
-            console.print(f"skipped, Ray did not start: {error}", markup=False)
-            return
+    except RayclError as error:
+        console.print(f"skipped, Ray did not start: {error}", markup=False)
+        return
+    if not moved.computed:
+        console.print("it was done before, and is answered from the store")
     same = all(moved.values[name] == whole.values[name] for name in ("r_seen", "metrics"))
     verdict = "identical" if same else "DIFFERENT: please report this"
     console.print(f"matrices {verdict} ({time.monotonic() - began:.0f} s)", highlight=False)

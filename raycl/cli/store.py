@@ -7,12 +7,14 @@ import json
 import re
 
 import click
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from raycl.cli.places import existing_store
 from raycl.errors import ConfigError
-from raycl.report.reading import named
+from raycl.report.reading import finished_runs, named
 from raycl.store.artefact import Record
 from raycl.store.collect import collect
 from raycl.store.store import Store
@@ -38,18 +40,43 @@ def _open(uri: str | None) -> Store:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def ls(kind: str | None, uri: str | None, as_json: bool) -> None:
     """List artefacts, of one KIND (result, state, predictions, …) or of all."""
-    records = sorted(_open(uri).records(kind), key=lambda r: r.created)
+    opened = _open(uri)
+    records = sorted(opened.records(kind), key=lambda r: r.created)
     if as_json:
         for record in records:
             click.echo(json.dumps(_line(record)))
         return
-    table = Table("key", "made", "MiB", "s")
-    for record in records:
-        line = _line(record)
+    console.print(_results(opened) if kind == "result" else _artefacts(records), highlight=False)
+
+
+def _results(opened: Store) -> Table:
+    """Finished runs by what one would choose them by; `digest` is what commands take."""
+    table = Table("digest", "method", "stream", "seed", "last", "made", box=SIMPLE_HEAD)
+    for run in finished_runs(opened):
+        values, last = run.values, run.values["metrics"]["last_pooled"]
+        seeds = sorted(set(values["seeds"].values()))
         table.add_row(
-            str(line["key"]), record.created[:19], f"{_mib(record):.2f}", f"{record.seconds:.1f}"
+            Text(_digest(run.record.key)),
+            Text(values["label"]),
+            Text(values["stream_label"]),
+            ",".join(map(str, seeds)),
+            "–" if last is None else f"{last:.1f}",
+            run.record.created[:16],
         )
-    console.print(table, highlight=False, soft_wrap=True)
+    return table
+
+
+def _artefacts(records: list[Record]) -> Table:
+    table = Table("digest", "kind", "name", "made", "MiB", "s", box=SIMPLE_HEAD)
+    for record in records:
+        mib = f"{record.total_bytes / 2**20:.2f}"
+        names = (Text(_digest(record.key)), record.kind, Text(record.name), record.created[:16])
+        table.add_row(*names, mib, f"{record.seconds:.1f}")
+    return table
+
+
+def _digest(key: str) -> str:
+    return key.rsplit("/", 1)[-1][:8]
 
 
 def _line(record: Record) -> dict[str, object]:
@@ -59,10 +86,6 @@ def _line(record: Record) -> dict[str, object]:
         "bytes": record.total_bytes,
         "seconds": record.seconds,
     }
-
-
-def _mib(record: Record) -> float:
-    return record.total_bytes / 2**20
 
 
 @store.command()
@@ -96,7 +119,9 @@ def verify(uri: str | None) -> int:
 def pin(key: str, why: str, uri: str | None) -> None:
     """Keep an artefact, and what it needs, from the garbage collector."""
     opened = _open(uri)
-    opened.pin(_known(opened, key).key, why)
+    found = _known(opened, key).key
+    opened.pin(found, why)
+    click.echo(f"pinned {found}", err=True)
 
 
 @store.command()
@@ -105,7 +130,19 @@ def pin(key: str, why: str, uri: str | None) -> None:
 def unpin(key: str, uri: str | None) -> None:
     """Take a pin away."""
     opened = _open(uri)
-    opened.unpin(_known(opened, key).key)
+    # A pin may outlive what it kept.
+    found = [p for p in opened.pins() if p == key or p.rsplit("/", 1)[-1].startswith(key)]
+    if len(found) != 1:
+        raise ConfigError("no single pin has this key", got=key, do="`raycl store pins` lists them")
+    opened.unpin(found[0])
+
+
+@store.command()
+@location
+def pins(uri: str | None) -> None:
+    """List what is pinned, and why."""
+    for key, why in _open(uri).pins().items():
+        click.echo(f"{key}  {why}")
 
 
 @store.command()
@@ -115,6 +152,8 @@ def discard(key: str, uri: str | None) -> None:
     """Remove one artefact, so that it is computed again when it is needed."""
     opened = _open(uri)
     found = _known(opened, key).key
+    if found in opened.pins():
+        raise ConfigError("this artefact is pinned", got=found, do="`raycl store unpin` it first")
     opened.discard(found)
     click.echo(f"discarded {found}", err=True)
 
@@ -131,7 +170,7 @@ def gc(uri: str | None, delete: bool, older_than: str) -> None:
         click.echo(f"{item.path}  {item.bytes} bytes  ({item.reason})")
     total = sum(item.bytes for item in garbage) / 2**20
     verb = "removed" if delete else "would go with --delete"
-    click.echo(f"{len(garbage)} things, {total:.1f} MiB, {verb}", err=True)
+    click.echo(f"{len(garbage)} things older than {older_than}, {total:.1f} MiB, {verb}", err=True)
 
 
 def _seconds(text: str) -> float:

@@ -80,7 +80,7 @@ def connect(
     A process that is connected already, such as a Ray worker, keeps its connection.
     """
     if ray.is_initialized():
-        return Session(ray.get_runtime_context().gcs_address, owns=False)
+        return _current(address)
     before = {name: os.environ.get(name) for name in _AUTH}
     try:
         if address is None:
@@ -102,6 +102,30 @@ def connect(
         local=address is None,
         _environment=before,
     )
+
+
+def _current(address: str | None) -> Session:
+    """The connection that this process has, unless another cluster was asked for."""
+    connected = ray.get_runtime_context().gcs_address
+    if address in (None, "auto") or _same_place(resolve_address(str(address)), connected):
+        return Session(connected, owns=False)
+    _probe_port(str(address))
+    raise ClusterError(
+        "this process is connected to another Ray already",
+        got=f"{connected}, asked for {address}",
+        do="call ray.shutdown() first, leave the address out, or use a process of its own",
+    )
+
+
+def _same_place(asked: str, connected: str) -> bool:
+    """Whether two addresses mean one port of one host, however they are spelt."""
+    (host, _, port), (own_host, _, own_port) = asked.rpartition(":"), connected.rpartition(":")
+    if port != own_port:
+        return False
+    with contextlib.suppress(OSError):
+        found = socket.gethostbyname(host.strip("[]"))
+        return found.startswith("127.") or found == socket.gethostbyname(own_host)
+    return False
 
 
 def require_connection() -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raycl.errors import MethodError
+from raycl.errors import MethodError, RayclError
+from raycl.methods.build import is_users, place_in_users_file
 from raycl.methods.method import Method, State
 
 RESERVED = "__metadata__"
@@ -21,20 +22,28 @@ RESERVED = "__metadata__"
 
 
 @contextmanager
-def no_exit(method: Method[Any]) -> Iterator[None]:
-    """A method cannot end the process, least of all with exit code 0."""
+def calling(method: Method[Any], function: str) -> Iterator[None]:
+    """A method cannot end the process, least of all with exit code 0; and a fault in a
+    user's own file is told with its line, not with ours."""
+    name = f"{type(method).__name__}.{function}"
     try:
         yield
     except SystemExit as error:
-        raise MethodError(
-            f"{type(method).__name__} called sys.exit", got=error.code, do="raise an error instead"
-        ) from error
+        what = f"{name} called sys.exit"
+        raise MethodError(what, got=error.code, do="raise an error instead") from error
+    except RayclError:
+        raise
+    except Exception as error:
+        if not is_users(type(method)):
+            raise
+        what = f"{name} failed: {type(error).__name__}: {error}"
+        raise MethodError(what, do=f"see {place_in_users_file(error, type(method))}") from error
 
 
 def state_of(method: Method[Any]) -> State:
     """The method's state on the CPU, ready to be stored."""
     name = type(method).__name__
-    with no_exit(method):
+    with calling(method, "state"):
         state = method.state()
     if not isinstance(state, dict):
         raise MethodError(f"{name}.state() must give a mapping", got=type(state).__name__)
@@ -49,7 +58,7 @@ def state_of(method: Method[Any]) -> State:
 def scores_of(method: Method[Any], function: str, x: Tensor, columns: int) -> Tensor:
     """The scores that `seen_scores` or `union_scores` gives for these vectors."""
     # A copy: the other ranking must not see what this one may write into its input.
-    with no_exit(method), torch.no_grad():
+    with calling(method, function), torch.no_grad():
         scores = getattr(method, function)(x.clone())
     expected = (len(x), columns)
     if not isinstance(scores, Tensor) or tuple(scores.shape) != expected:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator
@@ -155,7 +156,7 @@ def _hosted(job: Job, execution: Execution, observer: Observer, stop: StopReques
 def _logged(store: Store, identity: RunIdentity, observer: Observer) -> Iterator[Observer]:
     """Every event also as a JSON line, under `logs/` in the store."""
     digest = identity.result.digest[:8]
-    name = f"{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.jsonl"
+    name = f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}.jsonl"
     path = f"logs/{identity.name}-{digest}/{name}"
     root = store.location.local_root
     with tempfile.TemporaryDirectory() as temporary:

@@ -28,7 +28,7 @@ from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
 from raycl.config.spec import described
 from raycl.config.streams import EmbeddingsStream
-from raycl.engine.contract import no_exit, state_of
+from raycl.engine.contract import calling, state_of
 from raycl.engine.device import pick_device
 from raycl.engine.evaluating import from_table, predict_stage, predict_zero_shot, to_table
 from raycl.engine.identity import LOOP_REVISION, METRICS_REVISION, RunIdentity
@@ -203,7 +203,7 @@ class _Run:
         began = time.monotonic()
         self._stand_at(task.index)
         context = self._context(task)
-        with no_exit(self.method):
+        with calling(self.method, "learn"):
             self.method.learn(task.without_test(), context)
         spent = time.monotonic() - began
         state = state_of(self.method)

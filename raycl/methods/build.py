@@ -29,6 +29,9 @@ from raycl.methods.slda import SLDAMethod
 from raycl.methods.source_code import SourceCode, read_source_code
 from raycl.methods.zero_shot import ZeroShotMethod
 
+USER_MODULE = "raycl_user_"
+"""How the modules made from users' files begin."""
+
 
 def build_method(spec: MethodSpec, setting: Setting, code: SourceCode | None = None) -> Method[Any]:
     """The method that a spec describes, before its first task."""
@@ -92,9 +95,21 @@ def _is_own_method(value: object, module: ModuleType) -> bool:
     )
 
 
+def is_users(cls: type) -> bool:
+    """Whether a class came from a user's file."""
+    return cls.__module__.startswith(USER_MODULE)
+
+
+def place_in_users_file(error: BaseException, cls: type) -> str:
+    """`mine.py, line 12`: the last place of a traceback that lies in the user's file."""
+    code: SourceCode = vars(sys.modules[cls.__module__])["__source_code__"]
+    return f"{code.file}, line {_line_of(error, code)}"
+
+
 def _execute(code: SourceCode) -> ModuleType:
     # A name of its own per text, so that two versions in one process do not mix.
-    module = ModuleType(f"raycl_user_{code.digest}")
+    module = ModuleType(f"{USER_MODULE}{code.digest}")
+    vars(module)["__source_code__"] = code
     sys.modules[module.__name__] = module
     try:
         exec(compile(code.text, code.file, "exec", dont_inherit=True), module.__dict__)

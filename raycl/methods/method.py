@@ -113,10 +113,12 @@ def require_text(method: object, setting: Setting) -> None:
     """A DataError that names the classes without a text vector, if there are any."""
     missing = [setting.class_names[c] for c in torch.nonzero(~setting.has_text).flatten().tolist()]
     if missing:
+        kind = getattr(getattr(method, "spec", None), "kind", type(method).__name__)
+        some = len(missing) < setting.classes
+        keep = "set stream.classes=with_text to keep those that have one, or " if some else ""
         shown = ", ".join(missing[:5]) + (" …" if len(missing) > 5 else "")
         raise DataError(
-            f"{type(method).__name__} needs a text vector for every class",
+            f"{kind} needs a text vector for every class",
             got=f"{len(missing)} of {setting.classes} classes have none: {shown}",
-            do="set stream.classes=with_text to keep only those that have one, "
-            "or use a method that needs no text",
+            do=f"{keep}use a method that needs no text",
         )

@@ -13,8 +13,9 @@ import difflib
 import io
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from raycl.errors import ConfigError, DataError
@@ -76,7 +77,14 @@ def leaderboard(results: Iterable[Result], metrics: Sequence[str] = DEFAULT_METR
     for run in runs:
         groups.setdefault(_group(run), []).append(run)
     ranked = sorted(groups.items(), key=lambda item: _place(*item))
-    return [_row(names, group, metrics) for names, group in ranked]
+    shown = Counter(names[:-1] for names in groups)
+    rows = []
+    for names, group in ranked:
+        row = _row(names, group, metrics)
+        if shown[names[:-1]] > 1:  # the same words for two settings: other data, other code
+            row = replace(row, label=f"{row.label} #{names[-1][:4]}")
+        rows.append(row)
+    return rows
 
 
 def _key(run: Result) -> str:
@@ -190,7 +198,8 @@ def _grid(rows: Sequence[Row]) -> list[list[str]]:
     grid = [[*_NAMES, "n", *_columns(rows)]]
     for row in rows:
         names = [row.label, row.stream, row.backbone, row.protocol]
-        grid.append([*names, str(row.n), *map(str, row.cells.values())])
+        cells = [_shown(name, cell) for name, cell in row.cells.items()]
+        grid.append([*names, str(row.n), *cells])
     return grid
 
 
@@ -298,7 +307,7 @@ def _terminal_table(title: str, rows: Sequence[Row]) -> Group:
         table.add_column(_SHORT.get(name, name), justify="right", no_wrap=True)
     for row in rows:
         # Text, because a label may hold [brackets].
-        cells = [_terminal_cell(name, row.cells[name]) for name in names]
+        cells = [_shown(name, row.cells[name]) for name in names]
         table.add_row(Text(row.label), str(row.n), *cells)
     caption = f"null in every row: {', '.join(null)}\n" if null else ""
     return Group(Text(title, style="bold"), table, Text(caption, style="dim"))
@@ -312,7 +321,7 @@ def _terminal_columns(rows: Sequence[Row]) -> list[str]:
     return [*_REPORTED.get(rows[0].protocol, DEFAULT_METRICS), *_COSTS]
 
 
-def _terminal_cell(name: str, cell: Cell) -> str:
+def _shown(name: str, cell: Cell) -> str:
     if name in _COSTS and cell.mean is not None:
         return f"{cell.mean:.2g}"
     return str(cell)

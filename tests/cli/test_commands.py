@@ -67,6 +67,8 @@ def test_run_prints_one_object_with_every_promised_name(shell: Shell) -> None:
 def test_run_for_people_shows_matrix_and_key(shell: Shell) -> None:
     answer = shell("run", "ncm", "--stream", "digits", "--set", "stream.tasks=2")
     assert answer.code == 0
+    listed = shell("store", "ls", "result").out
+    assert "ncm" in listed and answer.out.split("seed0/")[1][:8] in listed
     assert "ncm on digits" in answer.out and "result/ncm-digits-seed0/" in answer.out
 
 
@@ -164,6 +166,8 @@ def test_store_commands_tell_one_story(shell: Shell) -> None:
     first_state = json.loads(shell("store", "ls", "state", "--json").out.splitlines()[0])["key"]
     assert first_state in shell("store", "gc", "--older-than", "0s").out
     shell("store", "pin", first_state, "--why", "a test")
+    assert shell("store", "pins").out.split() == [first_state, "a", "test"]
+    assert shell("store", "discard", first_state).code == 2, "pinned"
     assert first_state not in shell("store", "gc", "--older-than", "0s", "--delete").out
     shell("store", "unpin", first_state)
     assert first_state in shell("store", "gc", "--older-than", "0s", "--delete").out

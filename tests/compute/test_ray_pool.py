@@ -114,7 +114,8 @@ def test_an_interrupt_frees_busy_workers(make_pool: Callable, tmp_path: Path) ->
 
     interrupting = threading.Thread(target=interrupt)
     interrupting.start()
-    with pytest.raises(KeyboardInterrupt):
+    # Ray's compiled wait sometimes turns an interrupt into a SystemError of its own.
+    with pytest.raises((KeyboardInterrupt, SystemError)):
         list(pool.map_unordered(WorkerSpec(Sleeper, (tmp_path,)), range(4)))
     interrupting.join()
     assert free_cpus_reach(2)

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from raycl.errors import ClusterError
 from tests.compute.workers import DEADLINE_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -151,10 +152,32 @@ def test_a_connected_process_keeps_its_connection(ray_session: Any) -> None:
 
     from raycl.compute.ray_session import connect
 
-    with connect("127.0.0.1:1") as again:
-        assert not again.owns
-        assert again.address == ray_session.address
+    port = ray_session.address.rpartition(":")[2]
+    for asked in (None, ray_session.address, f"127.0.0.1:{port}"):
+        with connect(asked) as again:
+            assert not again.owns
+            assert again.address == ray_session.address
     assert ray.is_initialized()
+
+
+def test_a_connected_process_is_not_silently_somewhere_else(ray_session: Any) -> None:
+    from raycl.compute.ray_session import connect
+
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.listen()
+        answer = threading.Thread(target=_greet, args=(other,))
+        answer.start()
+        with pytest.raises(ClusterError, match="connected to another Ray"):
+            connect(f"127.0.0.1:{other.getsockname()[1]}")
+        answer.join()
+
+
+def _greet(server: socket.socket) -> None:
+    """Answer once as a gRPC server does: with an empty SETTINGS frame."""
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(64)
+        connection.sendall(b"\x00\x00\x00\x04\x00\x00\x00\x00\x00")
 
 
 def test_a_pool_without_a_connection_joins_nothing(tmp_path: Path) -> None:

@@ -233,6 +233,19 @@ def test_a_method_never_sees_the_test(world: World) -> None:
     assert world.run(str(file)).metrics["last_pooled"] > 70
 
 
+def test_a_fault_in_a_users_file_is_told_with_its_line(world: World) -> None:
+    file = Path(world.pooled())
+    text = file.read_text().replace(
+        "def learn(self, task, context):\n",
+        "def learn(self, task, context):\n        undefined_name\n",
+    )
+    file.write_text(text)
+    line = text.splitlines().index("        undefined_name") + 1
+    with pytest.raises(MethodError, match=r"Pooled\.learn failed: NameError") as caught:
+        world.run(str(file))
+    assert f"pooled.py, line {line}" in str(caught.value)
+
+
 BREACHES = {
     "def state(self):\n        return None": "state\\(\\) must give a mapping",
     "def state(self):\n        return {'x': [1]}": "must be a dense tensor",

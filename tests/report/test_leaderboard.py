@@ -102,10 +102,10 @@ def test_markdown_is_aligned_and_explains_nulls():
     )
     assert (
         to_markdown(rows)
-        == r"""| label                | stream | backbone  | protocol          |   n | last_pooled | transfer | state_mib |   seconds |
-| -------------------- | ------ | --------- | ----------------- | --: | ----------: | -------: | --------: | --------: |
-| finetune(loss=local) | digits | tiny-clip | class-incremental |   2 |  50.5 ± 0.4 |    –[^1] | 1.5 ± 0.0 | 3.0 ± 0.0 |
-| a\|b\\c &lt;i>       | digits | tiny-clip | class-incremental |   1 |        40.0 |     30.0 |       1.5 |       3.0 |
+        == r"""| label                | stream | backbone  | protocol          |   n | last_pooled | transfer | state_mib | seconds |
+| -------------------- | ------ | --------- | ----------------- | --: | ----------: | -------: | --------: | ------: |
+| finetune(loss=local) | digits | tiny-clip | class-incremental |   2 |  50.5 ± 0.4 |    –[^1] |       1.5 |       3 |
+| a\|b\\c &lt;i>       | digits | tiny-clip | class-incremental |   1 |        40.0 |     30.0 |       1.5 |       3 |
 
 [^1]: no rule
 """  # noqa: E501
