@@ -112,11 +112,14 @@ def test_an_interrupt_frees_busy_workers(make_pool: Callable, tmp_path: Path) ->
         wait_for(tmp_path / "started-0")
         os.kill(os.getpid(), signal.SIGINT)
 
+    # A test run in the background of a shell inherits a SIGINT that is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupting = threading.Thread(target=interrupt)
     interrupting.start()
     # Ray's compiled wait sometimes turns an interrupt into a SystemError of its own.
     with pytest.raises((KeyboardInterrupt, SystemError)):
         list(pool.map_unordered(WorkerSpec(Sleeper, (tmp_path,)), range(4)))
+    signal.signal(signal.SIGINT, before)
     interrupting.join()
     assert free_cpus_reach(2)
 
