@@ -109,11 +109,3 @@ class WorkerLost(Event):
     worker: str
     reason: str
     attempt: int
-
-
-EVENTS: dict[str, type[Event]] = {
-    cls.__name__: cls
-    for cls in (
-        RunStarted, Progress, TaskDone, RunDone, Computed, Reused, Waiting, Warned, WorkerLost,
-    )
-}  # fmt: skip
