@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from raycl.config.execution import Execution as Execution
     from raycl.config.experiment import Experiment as Experiment
     from raycl.config.spec import Spec as Spec
+    from raycl.engine.embedding import EmbedResult as EmbedResult
+    from raycl.engine.embedding import embed as embed
     from raycl.engine.run import RunResult as RunResult
     from raycl.engine.run import run as run
     from raycl.methods.context import Context as Context
@@ -26,6 +28,7 @@ __version__ = "0.1.0.dev0"
 
 _HOMES = {
     "Context": "raycl.methods.context",
+    "EmbedResult": "raycl.engine.embedding",
     "Execution": "raycl.config.execution",
     "Experiment": "raycl.config.experiment",
     "Method": "raycl.methods.method",
@@ -34,6 +37,7 @@ _HOMES = {
     "Spec": "raycl.config.spec",
     "Task": "raycl.streams.stream",
     "WorkerSpec": "raycl.compute.pool",
+    "embed": "raycl.engine.embedding",
     "run": "raycl.engine.run",
 }
 

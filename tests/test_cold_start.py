@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"torch", "ray", "pyarrow", "sklearn", "pandas"}
+HEAVY = {"torch", "ray", "pyarrow", "sklearn", "pandas", "PIL", "open_clip", "matplotlib"}
 
 IMPORT = "import raycl"
 
@@ -49,6 +49,18 @@ assert len(content_digests(EmbeddingsStream(paths=("set.npz",)))) == 1
 assert len(content_digests(DigitsStream())) == 1
 """
 
+RUN_KEY = """
+from raycl.config.loading import load
+from raycl.embedding.identity import EmbeddingIdentity
+from raycl.engine.identity import RunIdentity
+from raycl.engine.run import run
+
+tree = {"method": "ncm", "stream": "digits", "backbone": {"name": "tiny-clip"}}
+experiment = load([tree]).experiment
+assert len(RunIdentity.of(experiment).weights) == 3
+assert EmbeddingIdentity.of(experiment.stream, experiment.backbone).features.kind == "features"
+"""
+
 HELP = """
 import runpy
 
@@ -79,7 +91,9 @@ def imported_by(script: str, folder: Path) -> tuple[str, set[str]]:
 
 
 @pytest.mark.parametrize(
-    "script", [IMPORT, LOAD, KEY, CONTENT, HELP], ids=["import", "load", "key", "content", "help"]
+    "script",
+    [IMPORT, LOAD, KEY, CONTENT, RUN_KEY, HELP],
+    ids=["import", "load", "key", "content", "run key", "help"],
 )
 def test_nothing_heavy_is_imported(script: str, tmp_path: Path) -> None:
     _, imported = imported_by(script, tmp_path)

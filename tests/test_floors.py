@@ -23,7 +23,7 @@ FLOORS = {
     "errors": 0,
     **dict.fromkeys(("shipped",), 1),
     **dict.fromkeys(("config", "observe"), 1),
-    **dict.fromkeys(("store", "compute"), 2),
+    **dict.fromkeys(("store", "compute", "drawing"), 2),
     **dict.fromkeys(("streams", "backbones", "generators", "metrics"), 3),
     **dict.fromkeys(("embedding", "replay", "synthesis"), 4),
     "methods": 5,

@@ -19,10 +19,13 @@ from raycl.errors import RayclError
 COMMANDS = {
     "demo": "The whole story offline on this machine: a few methods, one leaderboard.",
     "run": "Run one method on one stream; the same command again continues or answers.",
+    "embed": "Embed the images of a stream, once; runs find them in the store.",
     "compare": "Compare two runs, paired on their stored predictions.",
-    "report": "A leaderboard of finished runs: Markdown, CSV or Parquet.",
+    "report": "Leaderboard and figures of finished runs: page, pictures, tables.",
+    "diagnose": "What may be wrong with a run, from its stored predictions.",
     "methods": "List the methods and their options, or check your own.",
     "store": "Look into the store: ls, show, verify, pin, gc.",
+    "tiny": "Make the tiny offline models that ship with raycl, from nothing.",
     "doctor": "Check this machine: versions, Ray, GPU, memory, store.",
 }
 

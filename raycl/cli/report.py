@@ -1,54 +1,150 @@
-"""`raycl report`: leaderboards of finished runs."""
+"""`raycl report`: finished runs as a leaderboard, a page, pictures and tables."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 from rich.console import Console
 
 from raycl.cli.places import existing_store
 from raycl.errors import ConfigError
-from raycl.report.leaderboard import Row, leaderboard, to_csv, to_markdown, to_rich, write_parquet
+from raycl.report.boards import boards
+from raycl.report.latex import to_latex
+from raycl.report.leaderboard import (
+    DEFAULT_METRICS,
+    Row,
+    leaderboard,
+    to_csv,
+    to_markdown,
+    to_rich,
+    write_parquet,
+)
 from raycl.report.reading import finished_runs
+from raycl.report.writing import write_whole, written_whole
+
+STDOUT = "-"
 
 
 @click.command()
 @click.argument("runs", nargs=-1)
-@click.option("--store", help="Where the runs are [RAYCL_STORE, else raycl-store].")
+@click.option("--html", type=Path, metavar="FILE", help="One page with everything, for a browser.")
+@click.option("--png", type=Path, metavar="FOLDER", help="Every figure as a PNG.")
+@click.option("--pdf", type=Path, metavar="FOLDER", help="Every figure as a PDF, for a paper.")
+@click.option("--csv", type=Path, metavar="FILE", help="The leaderboard in full precision.")
+@click.option("--parquet", type=Path, metavar="FILE", help="The same, typed.")
+@click.option("--markdown", is_flag=True, help="The leaderboard as Markdown on stdout.")
+@click.option(
+    "--latex",
+    is_flag=False,
+    flag_value=STDOUT,
+    metavar="[FILE]",
+    help="booktabs tables, to FILE or stdout; name RUNS before it.",
+)
+@click.option("--out", type=Path, help="A .md, .csv, .parquet, .tex or .html file by its name.")
 @click.option("--metric", "metrics", multiple=True, help="A column; may be given again.")
-@click.option("--out", type=Path, help="A .md, .csv or .parquet file; else the terminal.")
+@click.option("--title", default="raycl report", help="The title of the page.")
+@click.option("--store", help="Where the runs are [RAYCL_STORE, else raycl-store].")
 def report(
-    runs: tuple[str, ...], store: str | None, metrics: tuple[str, ...], out: Path | None
+    runs: tuple[str, ...],
+    html: Path | None,
+    png: Path | None,
+    pdf: Path | None,
+    csv: Path | None,
+    parquet: Path | None,
+    markdown: bool,
+    latex: str | None,
+    out: Path | None,
+    metrics: tuple[str, ...],
+    title: str,
+    store: str | None,
 ) -> None:
-    """A leaderboard of RUNS (keys or their first letters), or of all in the store."""
+    """A leaderboard of RUNS (keys or their first letters), or of all in the store.
+
+    On the terminal unless something else is asked for.
+    """
     opened = existing_store(store)
     found = finished_runs(opened, runs)
     if not found:
         raise ConfigError("the store holds no finished run", got=opened.uri, do="raycl run, first")
-    values = [run.values for run in found]
-    rows = leaderboard(values, metrics) if metrics else leaderboard(values)
-    if out is None:
+    results = [{**run.values, "created": run.record.created} for run in found]
+    columns = metrics or DEFAULT_METRICS
+    rows = leaderboard(results, columns)
+    asked: list[tuple[_Kind, Path | None]] = [("html", html), ("csv", csv), ("parquet", parquet)]
+    if latex not in (None, STDOUT):
+        asked.append(("tex", Path(str(latex))))
+    if out is not None:
+        asked.append((_kind_of(out), out))
+    files = [(kind, path) for kind, path in asked if path is not None]
+    for kind, path in files:
+        _write(kind, path, results, rows, columns, title)
+        _tell(path, kind, len(rows))
+    for picture, folder in (("png", png), ("pdf", pdf)):
+        if folder is not None:
+            _draw(results, folder, "pdf" if picture == "pdf" else "png")
+    if markdown:
+        click.echo(to_markdown(rows), nl=False)
+    if latex == STDOUT:
+        click.echo(to_latex(boards(results), columns), nl=False)
+    if not (files or png or pdf or markdown or latex):
         Console().print(*to_rich(rows), sep="\n")
-        return
-    try:
-        _write(rows, out)
-    except OSError as error:
-        raise ConfigError(
-            "the leaderboard cannot be written", got=str(out), do=str(error)
-        ) from error
-    click.echo(f"{len(rows)} rows written to {out}", err=True)
 
 
-def _write(rows: list[Row], out: Path) -> None:
+_Kind = Literal["md", "csv", "parquet", "tex", "html"]
+
+
+def _kind_of(out: Path) -> _Kind:
     match out.suffix:
         case ".md":
-            out.write_text(to_markdown(rows), encoding="utf-8")
+            return "md"
         case ".csv":
-            out.write_text(to_csv(rows), encoding="utf-8")
+            return "csv"
         case ".parquet":
-            write_parquet(rows, out)
+            return "parquet"
+        case ".tex":
+            return "tex"
+        case ".html" | ".htm":
+            return "html"
         case other:
             raise ConfigError(
-                "a leaderboard is written as .md, .csv or .parquet", got=other or str(out)
+                "a leaderboard is written as .md, .csv, .parquet, .tex or .html",
+                got=other or str(out),
             )
+
+
+def _write(
+    kind: _Kind,
+    path: Path,
+    results: Sequence[Mapping[str, Any]],
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    title: str,
+) -> None:
+    match kind:
+        case "md":
+            write_whole(path, to_markdown(rows).encode())
+        case "csv":
+            write_whole(path, to_csv(rows).encode())
+        case "tex":
+            write_whole(path, to_latex(boards(results), columns).encode())
+        case "parquet":
+            with written_whole(path) as part:
+                write_parquet(rows, part)
+        case "html":
+            from raycl.report.page import write_page
+
+            write_page(results, path, title)
+
+
+def _tell(path: Path, kind: _Kind, rows: int) -> None:
+    what = "the page" if kind == "html" else f"{rows} rows"
+    click.echo(f"{what} written to {path}", err=True)
+
+
+def _draw(results: Sequence[Mapping[str, Any]], folder: Path, kind: Literal["png", "pdf"]) -> None:
+    from raycl.report.pictures import write_pictures
+
+    written = write_pictures(boards(results), folder, kind)
+    click.echo(f"{len(written)} pictures written to {folder}", err=True)

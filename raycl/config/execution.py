@@ -18,6 +18,13 @@ class Learner(Spec):
     gpus: float = Field(0, ge=0)
 
 
+class Worker(Spec):
+    """What each worker of the Ray pool holds; with a GPU, it embeds images on it."""
+
+    cpus: float = Field(1, gt=0)
+    gpus: float = Field(0, ge=0)
+
+
 class Execution(Spec):
     """The store, the pool and its workers, the device, and when to stop."""
 
@@ -28,6 +35,7 @@ class Execution(Spec):
     address: str | None = None
     """A running Ray cluster, host:port; null starts one on this machine."""
     workers: int = Field(1, ge=1)
+    worker: Worker = Worker()
     learner: Learner = Learner()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     stop_after: int | None = Field(None, ge=1)

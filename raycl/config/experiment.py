@@ -7,26 +7,21 @@ store is an `Execution`, which no key ever sees. Computing a key needs no torch.
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
+from raycl.config.backbones import GIVEN, TINY_CLIP, Backbone
 from raycl.config.methods import MethodSpec, UserMethod
 from raycl.config.spec import Json, NotIdentity, Spec
-from raycl.config.streams import StreamSpec, Validation
-
-
-class Backbone(Spec):
-    """What turns inputs into vectors. `given`: the stream's own vectors, as they are."""
-
-    name: Literal["given"] = "given"
-    logit_scale: float = Field(100.0, gt=0)
-    """Factor on cosines before the softmax; 100 is where CLIP's own training ends."""
+from raycl.config.streams import EmbeddingsStream, StreamSpec, Validation
 
 
 class Experiment(Spec):
     """One method on one stream with one backbone and one set of seeds."""
+
+    revision: ClassVar[int] = 2
 
     method: MethodSpec
     stream: StreamSpec
@@ -35,9 +30,11 @@ class Experiment(Spec):
     seed: int = NotIdentity(0, ge=0, lt=2**32)
     """Sets each of the four seeds that is left null; itself in no key."""
     init_seed: int | None = Field(None, ge=0)
+    probe: StreamSpec | None = None
+    """Evaluated after every task and never trained."""
 
     def resolved(self) -> Experiment:
-        """The same experiment with all four seeds written out."""
+        """The same experiment with all four seeds and the backbone written out."""
         stream = self.stream.model_copy(
             update={
                 "order_seed": _first(self.stream.order_seed, self.seed),
@@ -47,10 +44,20 @@ class Experiment(Spec):
         validation = self.validation.model_copy(
             update={"seed": _first(self.validation.seed, self.seed)}
         )
-        init_seed = _first(self.init_seed, self.seed)
         return self.model_copy(
-            update={"stream": stream, "validation": validation, "init_seed": init_seed}
+            update={
+                "stream": stream,
+                "validation": validation,
+                "backbone": self.backbone.model_copy(update={"name": self.backbone_name}),
+                "init_seed": _first(self.init_seed, self.seed),
+            }
         )
+
+    @property
+    def backbone_name(self) -> str:
+        """The backbone by name, with the default resolved."""
+        has_vectors = isinstance(self.stream, EmbeddingsStream)
+        return self.backbone.name or (GIVEN if has_vectors else TINY_CLIP)
 
     @property
     def seeds(self) -> dict[str, int]:
@@ -67,10 +74,10 @@ class Experiment(Spec):
 
     @property
     def method_label(self) -> str:
-        """`finetune(loss=local)`: all that differs from its default, but stream and seeds."""
+        """`finetune(loss=local)`: what differs from its default, but stream, backbone, seeds."""
         changed = {
             **_changed(self.method),
-            **_changed(self.backbone, "backbone."),
+            **_changed(self.backbone.model_copy(update={"name": None}), "backbone."),
             **_changed(self.validation.model_copy(update={"seed": None}), "validation."),
         }
         options = [f"{name}={_short(value)}" for name, value in changed.items()]
@@ -90,6 +97,9 @@ def _changed(spec: Spec, prefix: str = "") -> dict[str, Json]:
     for name, field in type(spec).model_fields.items():
         value = getattr(spec, name)
         if isinstance(value, Spec):
+            kind = getattr(value, "kind", None)
+            if kind != getattr(_default(field), "kind", None):
+                out[prefix + name] = kind
             out |= _changed(value, f"{prefix}{name}.")
         elif isinstance(value, dict):
             out |= {prefix + key: inner for key, inner in value.items()}

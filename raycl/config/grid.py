@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from raycl.config.experiment import Backbone, Experiment
+from raycl.config.backbones import Backbone
+from raycl.config.experiment import Experiment
 from raycl.config.methods import MethodSpec
 from raycl.config.spec import Spec
 from raycl.config.streams import StreamSpec, Validation

@@ -20,9 +20,9 @@ from pydantic import BaseModel, ValidationError
 
 from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
-from raycl.config.methods import BUILT_IN, kind_of, parse_method
+from raycl.config.methods import BUILT_IN, PROMPTS, kind_of, parse_method
 from raycl.config.spec import Spec
-from raycl.config.streams import STREAMS, parse_stream
+from raycl.config.streams import STREAMS, parse_probe, parse_stream
 from raycl.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
@@ -126,7 +126,7 @@ def _merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> Tree:
 
 
 def _options_of(kind: object) -> list[str]:
-    specs = (*BUILT_IN, *STREAMS)
+    specs = (*BUILT_IN, *STREAMS, *PROMPTS)
     return [name for spec in specs if kind_of(spec) == kind for name in spec.model_fields]
 
 
@@ -143,7 +143,11 @@ def load(trees: Sequence[Mapping[str, Any]]) -> Config:
 def _spelt_out(tree: Mapping[str, Any]) -> Tree:
     """`method: slda` means what it means on the command line."""
     out = dict(tree)
-    for name, parse in (("method", parse_method), ("stream", parse_stream)):
+    for name, parse in (
+        ("method", parse_method),
+        ("stream", parse_stream),
+        ("probe", parse_probe),
+    ):
         if isinstance(out.get(name), str):
             out[name] = parse(out[name])
     return out
@@ -192,7 +196,7 @@ def suggest(name: str, known: Sequence[str]) -> str:
 
 
 def _kinds_list(field: str) -> list[str]:
-    specs = {"method": BUILT_IN, "stream": STREAMS}.get(field, ())
+    specs = {"method": BUILT_IN, "stream": STREAMS, "probe": STREAMS}.get(field, ())
     return [kind_of(spec) for spec in specs]
 
 
@@ -233,7 +237,7 @@ def _descend(at: Any, part: str) -> tuple[Any, bool]:
 
 def _members(annotation: Any) -> tuple[Any, ...]:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return typing.get_args(annotation)
+        return tuple(m for part in typing.get_args(annotation) for m in _members(part) or (part,))
     if typing.get_origin(annotation) is typing.Annotated:
         return _members(typing.get_args(annotation)[0])
     return ()

@@ -19,6 +19,8 @@ class Align(Spec):
     epochs: int = Field(30, ge=1)
     batch: int = Field(128, ge=1)
     weight_decay: float = Field(0.0, ge=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the matrix products that make the keys; parameters and logits always are fp32."""
 
 
 class ZeroShot(Spec):
@@ -57,20 +59,48 @@ class ProtoFusion(Spec):
     unseen: Unseen = "gate"
 
 
+class ResidualPrompt(Spec):
+    """A residual on each class's text vector; needs no text tower."""
+
+    kind: Literal["residual"] = "residual"
+
+
+class TokenPrompt(Spec):
+    """Soft tokens before the class name, through the backbone's own text tower.
+
+    Begin with align.lr=0.01, ten times the default; published rates are 0.01 to 0.05.
+    """
+
+    kind: Literal["tokens"] = "tokens"
+    tokens: int = Field(1, ge=1)
+    shared: bool = False
+    """One context for all classes, rather than one for each."""
+    init: str | None = None
+    """Words that the tokens start from, as many as there are; null: N(0, 0.02²)."""
+
+
+PromptSpec = Annotated[ResidualPrompt | TokenPrompt, Field(discriminator="kind")]
+
+
 class Finetune(Spec):
-    """A trained residual on each class's text vector, without any replay."""
+    """Trained keys, a residual on each class's text vector or soft prompts, without replay."""
 
     kind: Literal["finetune"] = "finetune"
     loss: Literal["seen", "local"] = "seen"
     """Cross-entropy over all classes seen so far, or over the current task's only."""
     align: Align = Align()
+    prompt: PromptSpec = ResidualPrompt()
 
 
 class Joint(Spec):
-    """The same residual, retrained at each stage on all data so far: an upper line."""
+    """The same keys, retrained at each stage on all data so far: an upper line."""
 
     kind: Literal["joint"] = "joint"
     align: Align = Align()
+    prompt: PromptSpec = ResidualPrompt()
+
+
+PROMPTS: tuple[type[Spec], ...] = (ResidualPrompt, TokenPrompt)
 
 
 class UserMethod(Spec):
@@ -106,7 +136,14 @@ MethodSpec = Annotated[
     Field(discriminator="kind"),
 ]
 
-BUILT_IN: tuple[type[Spec], ...] = (ZeroShot, NCM, SLDA, ProtoFusion, Finetune, Joint)
+BUILT_IN: tuple[type[Spec], ...] = (
+    ZeroShot,
+    NCM,
+    SLDA,
+    ProtoFusion,
+    Finetune,
+    Joint,
+)
 
 
 def kind_of(spec_type: type[Spec]) -> str:

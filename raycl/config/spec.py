@@ -74,9 +74,16 @@ def _dump(spec: Spec, *, every_field: bool) -> dict[str, Json]:
             continue
         value = getattr(spec, name)
         default = field.get_default(call_default_factory=True, validated_data={})
-        if every_field or name == "kind" or field.is_required() or value != default:
+        if every_field or name == "kind" or field.is_required() or not _same(value, default):
             out[name] = _plain(value, every_field=every_field)
     return out
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether a field means its default; what is no identity may differ."""
+    if isinstance(value, Spec) and type(value) is type(default):
+        return identity(value) == identity(default)
+    return bool(value == default)
 
 
 def _plain(value: Any, *, every_field: bool) -> Json:

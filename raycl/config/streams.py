@@ -8,6 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from raycl.config.spec import NotIdentity, Spec
+from raycl.errors import ConfigError
+
+_WITH_PATHS = ("embeddings", "folder")
+"""The kinds whose name is followed by a colon and paths."""
 
 
 class _Stream(Spec):
@@ -30,14 +34,41 @@ class EmbeddingsStream(_Stream):
 
 
 class DigitsStream(_Stream):
-    """scikit-learn's 1,797 real handwritten digits, as raw 64-d pixels."""
+    """scikit-learn's 1,797 real handwritten digits, as images of 8×8."""
 
     kind: Literal["digits"] = "digits"
 
 
-StreamSpec = Annotated[EmbeddingsStream | DigitsStream, Field(discriminator="kind")]
+class GlyphsStream(_Stream):
+    """Letters and digits in fonts that tiny-CLIP never saw, drawn on demand."""
 
-STREAMS: tuple[type[Spec], ...] = (EmbeddingsStream, DigitsStream)
+    kind: Literal["glyphs"] = "glyphs"
+
+
+class TinyXtailStream(_Stream):
+    """Five small domains in X-TAIL's protocol: handwritten digits, letters in unseen fonts,
+    shapes, textures, colours; one label space."""
+
+    kind: Literal["tiny-xtail"] = "tiny-xtail"
+
+
+class FolderStream(_Stream):
+    """Images in folders named by class, or in Parquet; several are joined domains."""
+
+    kind: Literal["folder"] = "folder"
+    paths: tuple[str, ...] = NotIdentity(..., min_length=1)
+    corrupt: Literal["refuse", "skip"] = "refuse"
+    """What an image that cannot be decoded does: stop the run, or be left out."""
+    test_fraction: float = Field(0.2, gt=0, lt=1)
+    """Share of each class that is set aside for testing where the set has no split."""
+
+
+ImageStream = DigitsStream | GlyphsStream | TinyXtailStream | FolderStream
+IMAGE_STREAMS = (DigitsStream, GlyphsStream, TinyXtailStream, FolderStream)
+
+StreamSpec = Annotated[EmbeddingsStream | ImageStream, Field(discriminator="kind")]
+
+STREAMS: tuple[type[Spec], ...] = (EmbeddingsStream, *IMAGE_STREAMS)
 
 
 class Validation(Spec):
@@ -57,15 +88,29 @@ class Validation(Spec):
 
 
 def parse_stream(text: str) -> dict[str, Any]:
-    """What a user may write after --stream: `digits`, `embeddings:A.npz+B.parquet`."""
+    """What a user may write after --stream: `digits`, `folder:A+B`, `embeddings:A.npz+B.npz`."""
     kind, colon, rest = text.partition(":")
-    if kind != "embeddings" or not colon:
+    if kind == "probe":
+        raise ConfigError(
+            "a probe is evaluated and never trained, so it cannot be the stream",
+            got=text,
+            do=f"name a stream to learn, and add --probe {rest or 'NAME'}",
+        )
+    if kind not in _WITH_PATHS or not colon:
         return {"kind": text}
-    return {"kind": "embeddings", "paths": _split_paths(rest)}
+    paths = _split_paths(rest)
+    if not paths:
+        raise ConfigError(f"no path follows {kind}:", got=text, do=f"write {kind}:PATH")
+    return {"kind": kind, "paths": paths}
+
+
+def parse_probe(text: str) -> dict[str, Any]:
+    """What a user may write after --probe: a stream, or `probe:` and a stream."""
+    return parse_stream(text.removeprefix("probe:"))
 
 
 def _split_paths(text: str) -> list[str]:
     # A file whose own name holds a plus sign is one file.
-    if Path(text).exists():
+    if text and Path(text).exists():
         return [text]
     return [part for part in text.split("+") if part]

@@ -42,9 +42,9 @@ def predict_stage(method: Method[Any], stream: Stream, stage: int) -> StagePredi
         return scores_of(method, "union_scores", x, stream.classes)
 
     # Later tasks' samples have no ranking among the classes seen so far.
-    seen = _spread(_ranked(test.x[known], np.asarray(method.seen), device, seen_scores), known)
+    seen = _spread(ranked(test.x[known], np.asarray(method.seen), device, seen_scores), known)
     if method.scores_unseen:
-        union = _ranked(test.x, np.arange(stream.classes), device, union_scores)
+        union = ranked(test.x, np.arange(stream.classes), device, union_scores)
     else:
         union = seen
     return StagePredictions.of(
@@ -63,7 +63,7 @@ def _spread(ranking: Ranking, rows: NDArray[np.bool_]) -> Ranking:
 def predict_zero_shot(setting: Setting, stream: Stream) -> StagePredictions:
     """What the text vectors alone predict over the union, before any task."""
     test, task = _all_tests(stream)
-    union = _ranked(test.x, np.arange(stream.classes), setting.device, setting.zero_shot)
+    union = ranked(test.x, np.arange(stream.classes), setting.device, setting.zero_shot)
     return StagePredictions.of(
         ZERO_SHOT_STAGE,
         sample=test.rows,
@@ -86,7 +86,7 @@ def _all_tests(stream: Stream) -> tuple[Samples, Any]:
 
 
 @torch.no_grad()
-def _ranked(
+def ranked(
     x: Tensor, classes: Any, device: torch.device, scores: Callable[[Tensor], Tensor]
 ) -> Ranking:
     if len(x) == 0:

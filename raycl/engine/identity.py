@@ -1,17 +1,24 @@
 """What a run and its parts are called in the store. Needs no torch, opens no data.
 
-A key is made of the experiment's identity, the digests of the data files and of a user's
-method source. Where and on how many workers it runs is in none of them.
+A key is made of the experiment's identity, the digests of the data, of the backbone and of
+a user's method source. Where and on how many workers it runs is in none of them; and the
+probe, which is never trained, is in the result's key alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from raycl.backbones.content import backbone_digests
+from raycl.config.backbones import GIVEN
 from raycl.config.experiment import Experiment
 from raycl.config.methods import UserMethod
-from raycl.config.spec import Json, described, digest, identity
+from raycl.config.spec import Json, Spec, described, digest, identity
+from raycl.config.streams import EmbeddingsStream, StreamSpec
+from raycl.embedding.identity import OF_TASKS
+from raycl.errors import ConfigError
 from raycl.methods.source_code import SourceCode, read_source_code
 from raycl.store.artefact import ArtefactSpec
 from raycl.streams.content import content_digests
@@ -22,6 +29,8 @@ LOOP_REVISION = 1
 METRICS_REVISION = 1
 """Raised when a metric's definition or the result's layout changes; nothing is retrained."""
 
+Dump = Callable[[Spec], dict[str, Json]]
+
 
 @dataclass(frozen=True)
 class RunIdentity:
@@ -30,19 +39,31 @@ class RunIdentity:
     experiment: Experiment
     """With all seeds resolved."""
     contents: tuple[str, ...]
-    """Digests of the data files, in order."""
+    """Digests of the stream's data, in order."""
     code: SourceCode | None = None
+    weights: tuple[str, ...] = ()
+    """Digests of the backbone; none for given vectors."""
+    probe_contents: tuple[str, ...] = ()
+    """Digests of the probe's data."""
 
     @classmethod
     def of(cls, experiment: Experiment, code: SourceCode | None = None) -> RunIdentity:
-        """Reads the digests of data and method source; both must exist."""
+        """Reads the digests of data, backbone and method source; all must exist."""
+        full = experiment.resolved()
+        check_backbone(full)
         if code is None and isinstance(experiment.method, UserMethod):
             code = read_source_code(experiment.method.target)
-        return cls(experiment.resolved(), content_digests(experiment.stream), code)
+        return cls(
+            full,
+            content_digests(full.stream),
+            code,
+            weights=backbone_digests(full.backbone),
+            probe_contents=content_digests(full.probe) if full.probe else (),
+        )
 
     @cached_property
     def parents(self) -> tuple[str, ...]:
-        return self.contents + ((self.code.digest,) if self.code else ())
+        return self.contents + self.weights + ((self.code.digest,) if self.code else ())
 
     @cached_property
     def setting(self) -> str:
@@ -51,9 +72,10 @@ class RunIdentity:
         stream = full.stream.model_copy(update={"order_seed": None, "shot_seed": None})
         validation = full.validation.model_copy(update={"seed": None})
         seedless = full.model_copy(
-            update={"stream": stream, "validation": validation, "init_seed": None}
+            update={"stream": stream, "validation": validation, "init_seed": None, "probe": None}
         )
-        return digest([identity(seedless), list(self.parents)])
+        parts: list[Json] = [identity(seedless), list(self.parents)]
+        return digest([*parts, self._probe_part(identity)] if full.probe else parts)
 
     @property
     def name(self) -> str:
@@ -63,7 +85,7 @@ class RunIdentity:
 
     @property
     def result(self) -> ArtefactSpec:
-        return self._spec("result", {"metrics_revision": METRICS_REVISION})
+        return self._spec("result", {"metrics_revision": METRICS_REVISION}, with_probe=True)
 
     def state(self, task: int) -> ArtefactSpec:
         """What the method keeps after a task."""
@@ -87,15 +109,71 @@ class RunIdentity:
             identity={"stream": identity(full.stream), "backbone": identity(full.backbone)},
             described={"stream": described(full.stream), "backbone": described(full.backbone)},
             revision=LOOP_REVISION,
-            parents=self.contents,
+            parents=self.contents + self.weights,
         )
 
-    def _spec(self, kind: str, part: dict[str, Json]) -> ArtefactSpec:
+    def probe(self, stage: int) -> ArtefactSpec:
+        """Every test sample of the probe as predicted after a task."""
+        return self._spec("probe", {"stage": stage}, with_probe=True)
+
+    @property
+    def probe_zero_shot(self) -> ArtefactSpec:
+        """The probe as the bare backbone predicts it: every method on this stream shares it."""
+        spec = self.zero_shot
+        return ArtefactSpec(
+            kind="probe",
+            name=spec.name,
+            identity={**spec.identity, "probe": self._probe_part(identity)},
+            described={**spec.described, "probe": self._probe_part(described)},
+            revision=LOOP_REVISION,
+            parents=spec.parents,
+        )
+
+    def _spec(self, kind: str, part: dict[str, Json], *, with_probe: bool = False) -> ArtefactSpec:
+        learnt = self.experiment.model_copy(update={"probe": None})
+        probed = with_probe and self.experiment.probe is not None
+
+        def named(dump: Dump) -> dict[str, Json]:
+            probe: dict[str, Json] = {"probe": self._probe_part(dump)} if probed else {}
+            return {"experiment": dump(learnt), **part, **probe}
+
         return ArtefactSpec(
             kind=kind,
             name=self.name,
-            identity={"experiment": identity(self.experiment), **part},
-            described={"experiment": described(self.experiment), **part},
+            identity=named(identity),
+            described=named(described),
             revision=LOOP_REVISION,
             parents=self.parents,
         )
+
+    def _probe_part(self, dump: Dump) -> Json:
+        """The probe by its images or vectors and their content: it has neither tasks nor seeds."""
+        assert self.experiment.probe is not None
+        bare = self.experiment.probe.model_copy(update=dict.fromkeys(OF_TASKS))
+        return {"stream": dump(bare), "contents": list(self.probe_contents)}
+
+
+def check_backbone(experiment: Experiment) -> None:
+    """Refuse vectors that are to be embedded, and images that nothing shall embed."""
+    given = experiment.backbone_name == GIVEN
+    streams: list[tuple[str, StreamSpec | None]] = [
+        ("stream", experiment.stream),
+        ("probe", experiment.probe),
+    ]
+    for role, spec in streams:
+        if spec is not None and isinstance(spec, EmbeddingsStream) != given:
+            raise _mismatch(role, spec, experiment.backbone_name)
+
+
+def _mismatch(role: str, spec: StreamSpec, backbone: str) -> ConfigError:
+    if backbone == GIVEN:
+        what = f"the {role} holds images, and the backbone `{GIVEN}` embeds none"
+        do = "leave --backbone out, or name one that embeds, such as tiny-clip"
+        if role == "probe":
+            do = "a stream of given vectors takes a probe of vectors: embeddings:FILE"
+    else:
+        what = f"the {role} holds vectors already, which no other backbone can embed"
+        do = f"leave --backbone out, or set it to {GIVEN}"
+        if role == "probe":
+            do = "a stream of images takes a probe of images, such as glyphs or folder:PATH"
+    return ConfigError(what, got=f"{role}.kind={spec.kind}, backbone.name={backbone}", do=do)

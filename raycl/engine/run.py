@@ -7,7 +7,6 @@ learner's share while this process only watches.
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 import tempfile
@@ -16,24 +15,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from raycl.compute.local_learner import host_in_process
-from raycl.compute.stopping import StopRequest, catching_signals
+from raycl.compute.stopping import StopRequest
 from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
-from raycl.config.streams import EmbeddingsStream
+from raycl.engine.hosting import absolute_store, check_execution, hosted, with_absolute_paths
 from raycl.engine.identity import RunIdentity
-from raycl.errors import ConfigError, InterruptedByUser, StoppedError
 from raycl.observe.events import Observer, Reused, Warned, nobody
 from raycl.observe.watchers import JsonLines, everyone
 from raycl.store.store import Store
-from raycl.streams.content import resolve_path
-
-if TYPE_CHECKING:
-    from raycl.engine.script import Job
-
-CONTINUE = "run the same command again to continue"
 
 
 @dataclass(frozen=True)
@@ -84,20 +75,10 @@ def default_store() -> str:
     return os.environ.get("RAYCL_STORE") or Execution().store
 
 
-def check_execution(execution: Execution) -> None:
-    """Refuse what cannot be meant together."""
-    if execution.pool == "local" and (execution.address or execution.workers > 1):
-        raise ConfigError(
-            "the local pool works in this process only",
-            got=f"address={execution.address}, workers={execution.workers}",
-            do="add --pool ray",
-        )
-
-
 def _learn(
     identity: RunIdentity, execution: Execution, observer: Observer, stop: StopRequest
 ) -> RunResult:
-    from raycl.engine.script import Job
+    from raycl.engine.script import Job, learn_stream
 
     job = Job(
         experiment=with_absolute_paths(identity.experiment),
@@ -105,51 +86,8 @@ def _learn(
         code=identity.code,
         key=identity.result.key,
     )
-    with catching_signals(stop):
-        try:
-            out = _hosted(job, execution, observer, stop)
-        except StoppedError as error:
-            if stop.signal_name == "SIGINT":
-                raise InterruptedByUser(f"interrupted: {error.what}", do=CONTINUE) from None
-            raise StoppedError(error.what, do=CONTINUE) from None
+    out = hosted(learn_stream, job, execution, observer, stop)
     return RunResult(out["result"], out["computed"], out["reused"])
-
-
-def with_absolute_paths(experiment: Experiment) -> Experiment:
-    """The same experiment for a process that works in another folder."""
-    stream = experiment.stream
-    if not isinstance(stream, EmbeddingsStream):
-        return experiment
-    paths = tuple(str(resolve_path(path).absolute()) for path in stream.paths)
-    stream = stream.model_copy(update={"paths": paths})
-    return experiment.model_copy(update={"stream": stream})
-
-
-def absolute_store(uri: str) -> str:
-    """A local path made absolute; any other address as it is."""
-    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
-
-
-def _hosted(job: Job, execution: Execution, observer: Observer, stop: StopRequest) -> Any:
-    from raycl.engine.script import learn_stream
-
-    if execution.pool == "local":
-        return host_in_process(learn_stream, job, observer=observer, stop=stop)
-    from raycl.compute.ray_learner import host
-    from raycl.compute.ray_session import connect
-
-    learner = execution.learner
-    cpus = math.ceil(execution.workers + learner.cpus)
-    with connect(execution.address, num_cpus=cpus) as session:
-        return host(
-            learn_stream,
-            job,
-            session=session,
-            cpus=learner.cpus,
-            gpus=learner.gpus,
-            observer=observer,
-            stop=stop,
-        )
 
 
 @contextmanager

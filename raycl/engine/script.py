@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,17 +22,18 @@ import torch
 from torch import Tensor
 
 from raycl import __version__
-from raycl.compute.local_pool import LocalPool
-from raycl.compute.pool import Pool
 from raycl.compute.threads import limited_threads
 from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
 from raycl.config.spec import described
-from raycl.config.streams import EmbeddingsStream
+from raycl.config.streams import EmbeddingsStream, StreamSpec
+from raycl.embedding.device import pick_device
 from raycl.engine.contract import calling, state_of
-from raycl.engine.device import pick_device
+from raycl.engine.data import Data, read_data
 from raycl.engine.evaluating import from_table, predict_stage, predict_zero_shot, to_table
+from raycl.engine.host import Host, open_pool
 from raycl.engine.identity import LOOP_REVISION, METRICS_REVISION, RunIdentity
+from raycl.engine.probing import Probe
 from raycl.errors import DataError, StoppedError
 from raycl.methods.build import build_method
 from raycl.methods.context import Context
@@ -39,19 +41,14 @@ from raycl.methods.method import Method, Setting
 from raycl.methods.parts.keys import unit
 from raycl.methods.source_code import SourceCode
 from raycl.metrics.evaluation import evaluate
+from raycl.metrics.matrices import NO_RULE
 from raycl.metrics.predictions import StagePredictions
-from raycl.observe.events import Event, RunDone, RunStarted, TaskDone, Warned
+from raycl.observe.events import RunDone, RunStarted, TaskDone, Warned
+from raycl.store.artefact import ArtefactSpec
 from raycl.store.store import Store
 from raycl.streams.stream import Stream, Task, build
 
 MIB = 2**20
-
-
-class Host(Protocol):
-    """What hosts the loop: where events go, and whether to stop."""
-
-    def emit(self, event: Event) -> None: ...
-    def stopping(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -101,30 +98,57 @@ class _Run:
         self.kept: list[str] = []
         self.history: list[dict[str, Any]] = []
         """Notes of each task: seconds by stage, bytes of state, parameters trained."""
-        self.seconds = 0.0
+        self.probe: Probe | None = None
+        self.probe_data: Data | None = None
+        self.seconds = self.embedding_seconds = 0.0
         self.at = -1
         """The task after which `self.method` stands."""
 
     def needs(self) -> list[str]:
-        """Keys that the result refers to: predictions, and the last state."""
+        """Keys that the result refers to: features, predictions, and the last state."""
         return self.kept
 
     def make(self) -> dict[str, Any]:
         """The payloads of the result: the loop itself."""
         began = time.monotonic()
-        self.stream = build(self.experiment)
-        # Again, because the wait for the lease may have lasted hours.
-        refuse_other_data(self.job)
-        self._announce()
-        stages = [self._zero_shot()] if bool(self.stream.has_text.all()) else []
+        stages, probed = [], []
         with ExitStack() as closing:
             self.pool = closing.enter_context(open_pool(self.job.execution, self.host))
+            self._read()
+            # Again, because the wait for the lease or for images may have lasted hours.
+            refuse_other_data(self.job)
+            self._announce()
+            if bool(self.stream.has_text.all()):
+                stages.append(self._zero_shot())
+            probed += self._probe_zero_shot()
             self.method = self._fresh_method()
             for task in self.stream.tasks:
                 stages.append(self._stage(task))
+                probed += self._probe_stage(task)
                 self._stop_if_asked(task)
         self.seconds = time.monotonic() - began
-        return self._result(stages)
+        return self._result(stages, probed)
+
+    def _read(self) -> None:
+        began = time.monotonic()
+        self.data = self._data(self.experiment.stream)
+        self.stream = build(self.experiment, self.data.source)
+        if self.experiment.probe is not None:
+            self.probe_data = self._data(self.experiment.probe)
+            self.probe = Probe.of(self.probe_data.source, self.setting)
+        self.embedding_seconds = time.monotonic() - began if self.data.keys else 0.0
+
+    def _data(self, spec: StreamSpec) -> Data:
+        data = read_data(
+            spec,
+            self.experiment.backbone,
+            self.job.execution,
+            store=self.store,
+            pool=self.pool,
+            host=self.host,
+        )
+        self.kept += data.keys
+        return data
 
     def _announce(self) -> None:
         title = f"{self.experiment.method_label} on {self.stream.name}"
@@ -133,8 +157,12 @@ class _Run:
             (t + 1 for t in reversed(range(tasks)) if self.store.has(self.identity.state(t))), 0
         )
         self.host.emit(RunStarted(self.identity.result.key, title, tasks, done))
-        for warning in self.stream.warnings:
+        for warning in self._warnings():
             self.host.emit(Warned(warning))
+
+    def _warnings(self) -> list[str]:
+        probe = self.probe_data.source.warnings if self.probe_data else ()
+        return [*self.stream.warnings, *(f"probe: {warning}" for warning in probe)]
 
     def _zero_shot(self) -> StagePredictions:
         spec = self.identity.zero_shot
@@ -158,6 +186,48 @@ class _Run:
         if self.store.computed[spec.kind] > before:
             self._tell(task, predictions, time.monotonic() - began)
         return predictions
+
+    def _probe_zero_shot(self) -> list[StagePredictions]:
+        probe = self.probe
+        if probe is None or not probe.has_text:
+            return []
+        return [self._probed(self.identity.probe_zero_shot, probe.predict_zero_shot)]
+
+    def _probe_stage(self, task: Task) -> list[StagePredictions]:
+        """The probe as predicted after a task, where the method has a rule for it."""
+        if self._why_no_probe():
+            return []
+        return [self._probed(self.identity.probe(task.index), lambda: self._predict_probe(task))]
+
+    def _probed(
+        self, spec: ArtefactSpec, predict: Callable[[], StagePredictions]
+    ) -> StagePredictions:
+        self.kept.append(spec.key)
+        payloads = self.store.get_or_make(
+            spec, lambda: {"predictions.parquet": to_table(predict())}
+        )
+        return from_table(payloads["predictions.parquet"])
+
+    def _predict_probe(self, task: Task) -> StagePredictions:
+        """By a second method of the same state, which knows of the probe's classes too."""
+        assert self.probe is not None
+        self._advance_to(task.index)
+        method = self._method(self.probe.setting)
+        method.seen = self.stream.seen(task.index)
+        method.restore({name: tensor.clone() for name, tensor in state_of(self.method).items()})
+        return self.probe.predict(method, task.index)
+
+    def _why_no_probe(self) -> str | None:
+        if self.probe is None:
+            return "no probe was named"
+        if not self.probe.has_text:
+            return f"classes of the probe {self.probe.name} have no text vector"
+        if missing := self._missing_text():
+            return f"{missing} of the stream's classes have no text vector"
+        return None if self._method(self.probe.setting).scores_unseen else NO_RULE
+
+    def _missing_text(self) -> int:
+        return int((~self.stream.has_text).sum())
 
     def _evaluate(self, task: Task) -> dict[str, Any]:
         self._advance_to(task.index)
@@ -231,7 +301,10 @@ class _Run:
 
     def _fresh_method(self) -> Method[Any]:
         self.at = -1
-        return build_method(self.experiment.method, self.setting, self.job.code)
+        return self._method(self.setting)
+
+    def _method(self, setting: Setting) -> Method[Any]:
+        return build_method(self.experiment.method, setting, self.job.code)
 
     @cached_property
     def setting(self) -> Setting:
@@ -241,10 +314,11 @@ class _Run:
             class_names=self.stream.class_names,
             text=unit(self.stream.text).to(device),
             has_text=self.stream.has_text.to(device),
-            logit_scale=self.experiment.backbone.logit_scale,
+            logit_scale=self.experiment.backbone.logit_scale or self.data.logit_scale,
             init_seed=self.experiment.seeds["init"],
             validation=self.experiment.validation,
             device=device,
+            encoder=self.data.encoder,
         )
 
     def _context(self, task: Task) -> Context:
@@ -263,15 +337,20 @@ class _Run:
             stopping=self.host.stopping,
             load_partial=load,
             save_partial=save,
+            store=self.store,
         )
 
-    def _result(self, stages: list[StagePredictions]) -> dict[str, Any]:
+    def _result(
+        self, stages: list[StagePredictions], probed: list[StagePredictions]
+    ) -> dict[str, Any]:
         stream = self.stream
         evaluation = evaluate(
             stages,
             [task.classes for task in stream.tasks],
             scores_unseen=self._fresh_method().scores_unseen,
-            missing_text=int((~stream.has_text).sum()),
+            missing_text=self._missing_text(),
+            probed=None if self.probe is None else probed,
+            why_no_probe=self._why_no_probe(),
         )
         self.kept.append(self.identity.state(len(stream.tasks) - 1).key)
         return {
@@ -286,12 +365,14 @@ class _Run:
         return {
             "key": self.identity.result.key,
             "method": method.kind,
-            "label": experiment.method_label,
+            "label": self.experiment.method_label,
             "stream": stream.name,
             "stream_label": self._stream_label(),
             "setting": self.identity.setting,
             "revisions": [LOOP_REVISION, METRICS_REVISION],
-            "backbone": experiment.backbone.name,
+            "backbone": readable(experiment.backbone_name),
+            "weights": list(self.identity.weights),
+            "logit_scale": self.setting.logit_scale,
             "seeds": experiment.seeds,
             "protocol": stream.protocol,
             "tasks": [
@@ -299,12 +380,25 @@ class _Run:
                 for t in stream.tasks
             ],
             "class_names": list(stream.class_names),
-            "missing_text": int((~stream.has_text).sum()),
-            "warnings": list(stream.warnings),
+            "missing_text": self._missing_text(),
+            "warnings": self._warnings(),
+            "corrupt": list(self.data.corrupt),
+            "probe_stream": self._probe_description(),
             "experiment": described(experiment),
             "contents": list(self.identity.contents),
             "versions": versions(),
             "device": str(self.setting.device),
+        }
+
+    def _probe_description(self) -> dict[str, Any] | None:
+        if self.probe is None or self.probe_data is None:
+            return None
+        return {
+            "name": self.probe.name,
+            "class_names": list(self.probe_data.source.class_names),
+            "test": len(self.probe.y),
+            "contents": list(self.identity.probe_contents),
+            "corrupt": list(self.probe_data.corrupt),
         }
 
     def _stream_label(self) -> str:
@@ -314,10 +408,13 @@ class _Run:
             parts.append(f"{spec.shots} shots")
         if isinstance(spec, EmbeddingsStream) and spec.classes != "all":
             parts.append("classes with text")
+        if self.probe is not None:
+            parts.append(f"probe {self.probe.name}")
         return ", ".join(parts)
 
     def _costs(self) -> dict[str, Any]:
-        seconds: dict[str, float] = {}
+        embedding = self.embedding_seconds
+        seconds: dict[str, float] = {"embed": embedding} if embedding else {}
         for notes in self.history:
             for stage, spent in notes["seconds"].items():
                 seconds[stage] = seconds.get(stage, 0.0) + spent
@@ -326,15 +423,6 @@ class _Run:
             "trainable_parameters": max(n["trainable_parameters"] for n in self.history),
             "seconds": seconds,
         }
-
-
-def open_pool(execution: Execution, host: Host) -> Pool:
-    """The pool that methods map work over: in this process, or Ray actors."""
-    if execution.pool == "local":
-        return LocalPool(host.emit, stopping=host.stopping)
-    from raycl.compute.ray_pool import RayPool
-
-    return RayPool(host.emit, workers=execution.workers, stopping=host.stopping)
 
 
 def splits_table(stream: Stream) -> pa.Table:
@@ -352,6 +440,12 @@ def splits_table(stream: Stream) -> pa.Table:
             "row": np.concatenate([rows for _, _, rows in parts]).astype(np.int64),
         }
     )
+
+
+def readable(backbone: str) -> str:
+    """A backbone's name without the folders that lead to its weights."""
+    scheme, colon, rest = backbone.partition(":")
+    return backbone if scheme == "hf-hub" else f"{scheme}{colon}{PurePath(rest).name}"
 
 
 def versions() -> dict[str, str]:

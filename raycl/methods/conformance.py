@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,7 @@ def check_method(build: Builder) -> list[Finding]:
         "learning twice from one state gives one state": bench.repeats,
         "learning leaves the task's tensors alone": bench.keeps_data,
         "a stop in the middle continues to the same state": bench.survives_stop,
+        "a state fits a setting with more classes": bench.fits_more_classes,
     }
     return [Finding(what, _fault_of(check)) for what, check in checks.items()]
 
@@ -153,6 +154,31 @@ class _Bench:
             method = self.learnt(2)
             self.learn(method, self.tasks[2], **lent)
         _expect_same_state(self.learnt(3).state(), method.state())
+
+    def fits_more_classes(self) -> None:
+        """As a probe asks: classes that the stream does not have, scored by the rule."""
+        old = self.learnt(3)
+        if not old.scores_unseen:
+            return
+        new = self.build(with_more_classes(self.setting))
+        new.seen = old.seen
+        new.restore({name: tensor.clone() for name, tensor in old.state().items()})
+        # Close, because a product with more columns may round otherwise.
+        _expect_close("seen scores", old.seen_scores(self.x), new.seen_scores(self.x))
+        union = new.union_scores(self.x)
+        assert union is not None, "with more classes, union_scores gave None"
+        _expect_shape("union_scores", union, (len(self.x), new.setting.classes))
+
+
+def with_more_classes(setting: Setting, more: int = 3) -> Setting:
+    """The setting with classes behind the others that no task brings."""
+    noise = rng(0, "conformance more").normal(size=(more, setting.width)).astype(np.float32)
+    return replace(
+        setting,
+        class_names=setting.class_names + tuple(f"more {c}" for c in range(more)),
+        text=torch.cat([setting.text, unit(torch.from_numpy(noise))]),
+        has_text=torch.cat([setting.has_text, torch.ones(more, dtype=torch.bool)]),
+    )
 
 
 def synthetic_setting() -> Setting:

@@ -17,6 +17,7 @@ from torch import Tensor
 from raycl.compute.pool import Pool
 from raycl.errors import MethodError, StoppedError
 from raycl.observe.events import Observer, Progress
+from raycl.store.store import Store
 
 SAVE_EVERY_SECONDS = 10.0
 TELL_EVERY_SECONDS = 0.1
@@ -37,6 +38,8 @@ class Context:
     """True once the run was asked to stop; a stage looks by itself."""
     load_partial: Callable[[str], Mapping[str, Tensor] | None] = lambda stage: None
     save_partial: Callable[[str, Mapping[str, Tensor]], None] = lambda stage, tensors: None
+    store: Store | None = None
+    """Where what outlives the run is kept, such as a generator; None keeps nothing."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds by stage, filled by the stages; those before a kill included."""
     _stages: set[str] = field(default_factory=set)

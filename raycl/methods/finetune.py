@@ -1,11 +1,12 @@
-"""Fine-tuning without replay: a residual on each class's text vector, CE on the current task.
+"""Fine-tuning without replay: trained keys, CE on the current task.
 
-    k_c = normalise(text_c + r_c),   loss = CE over `seen` or `local` label space
+    k_c = normalise(text_c + r_c), or an encoded prompt with soft tokens before the name
+    loss = CE over `seen` or `local` label space
 
 `seen` normalises over all classes met so far: without replay the absent ones are only ever
 pushed away, and the method collapses onto the newest task. `local` normalises over the
-current task's classes and leaves the others' keys alone: the honest rival. Where a class
-has no text vector, r_c alone is its key, started small and random.
+current task's classes and leaves the others' keys alone (but for a shared context): the
+honest rival. Where a class has no text vector, r_c alone is its key, small and random.
 """
 
 from __future__ import annotations
@@ -17,17 +18,16 @@ from torch import Tensor
 from raycl.config.methods import Finetune
 from raycl.methods.context import Context
 from raycl.methods.method import Method, Setting, State
-from raycl.methods.parts.residual import ResidualHead
+from raycl.methods.parts.heads import build_head
 from raycl.streams.stream import Task
 
 
 class FinetuneMethod(Method[Finetune]):
-    """Keeps one residual per class."""
+    """Keeps the trained part of each class's key."""
 
     def __init__(self, spec: Finetune, setting: Setting) -> None:
         super().__init__(spec, setting)
-        self.head = ResidualHead(setting)
-        self._moved = 0
+        self.head = build_head(spec.prompt, setting)
 
     @property
     def scores_unseen(self) -> bool:
@@ -35,7 +35,6 @@ class FinetuneMethod(Method[Finetune]):
 
     def learn(self, task: Task, context: Context) -> None:
         space = self.seen if self.spec.loss == "seen" else task.classes
-        self._moved = len(space) * self.setting.width
         self.head.train(task.train.x, task.train.y, space, self.spec.align, context)
 
     def seen_scores(self, x: Tensor) -> Tensor:
@@ -52,4 +51,4 @@ class FinetuneMethod(Method[Finetune]):
 
     @property
     def trainable_parameters(self) -> int:
-        return self._moved
+        return self.head.trainable_parameters

@@ -1,10 +1,11 @@
-"""Joint training: at each stage the residual is retrained on all data so far.
+"""Joint training: at each stage the keys are retrained on all data so far.
 
-    k_c = normalise(text_c + r_c),   loss = CE over all classes seen, on all their samples
+    k_c = normalise(text_c + r_c), or an encoded prompt with soft tokens before the name
+    loss = CE over all classes seen, on all their samples
 
 Not a continual method: it keeps every training vector, counted as its state. It is the
-upper line of the residual head family; a continual method of that family above it by more
-than chance has a leak.
+upper line of its kind of keys; a continual method of that kind above it by more than chance
+has a leak.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from torch import Tensor
 from raycl.config.methods import Joint
 from raycl.methods.context import Context
 from raycl.methods.method import Method, Setting, State
-from raycl.methods.parts.residual import ResidualHead
+from raycl.methods.parts.heads import build_head
 from raycl.streams.stream import Task
 
 
 class JointMethod(Method[Joint]):
-    """Keeps one residual per class and every training vector."""
+    """Keeps the trained part of each class's key and every training vector."""
 
     def __init__(self, spec: Joint, setting: Setting) -> None:
         super().__init__(spec, setting)
-        self.head = ResidualHead(setting)
+        self.head = build_head(spec.prompt, setting)
         self.x = torch.empty(0, setting.width)
         self.y = torch.empty(0, dtype=torch.long)
 
@@ -37,7 +38,7 @@ class JointMethod(Method[Joint]):
     def learn(self, task: Task, context: Context) -> None:
         self.x = torch.cat([self.x, task.train.x])
         self.y = torch.cat([self.y, task.train.y])
-        self.head = ResidualHead(self.setting)
+        self.head = build_head(self.spec.prompt, self.setting)
         self.head.train(self.x, self.y, self.seen, self.spec.align, context)
 
     def seen_scores(self, x: Tensor) -> Tensor:
@@ -55,4 +56,4 @@ class JointMethod(Method[Joint]):
 
     @property
     def trainable_parameters(self) -> int:
-        return len(self.seen) * self.setting.width
+        return self.head.trainable_parameters

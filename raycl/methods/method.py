@@ -21,6 +21,7 @@ from typing import ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from raycl.backbones.encoder import Encoder
 from raycl.config.seeds import seed_for
 from raycl.config.spec import Spec
 from raycl.config.streams import Validation
@@ -46,6 +47,8 @@ class Setting:
     validation: Validation
     """Whose held-out samples may choose something; see `Task.held_out`."""
     device: torch.device
+    encoder: Encoder | None = None
+    """The frozen towers behind the vectors; None where the stream gives vectors only."""
 
     @property
     def classes(self) -> int:

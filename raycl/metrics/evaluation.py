@@ -18,6 +18,7 @@ from raycl.metrics import diagnosis
 from raycl.metrics.definitions import Metric
 from raycl.metrics.matrices import NO_RULE, Matrices, Table, Tasks, accuracy_matrices
 from raycl.metrics.predictions import StagePredictions
+from raycl.metrics.probing import ProbeAccuracy, probe_accuracy
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +30,7 @@ class Evaluation:
     empty_test_classes: list[int]
     """Source class ids without any test sample; they are left out of macro means."""
     empty_tasks: list[int]
+    probe: ProbeAccuracy | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain data in full precision; None where a number is undefined."""
@@ -36,6 +38,10 @@ class Evaluation:
             "r_seen": _plain(self.matrices.seen),
             "r_union": _plain(self.matrices.union),
             "zero_shot": _plain(self.matrices.zero_shot),
+            "probe": self.probe and _plain(self.probe.own),
+            "probe_union": self.probe and _plain(self.probe.union),
+            "probe_zero_shot": self.probe and _number(self.probe.zero_shot),
+            "probe_zero_shot_union": self.probe and _number(self.probe.zero_shot_union),
             "metrics": {name: metric.value for name, metric in self.values.items()},
             "why_null": {name: metric.why for name, metric in self.values.items() if metric.why},
             "empty_test_classes": self.empty_test_classes,
@@ -49,12 +55,15 @@ def evaluate(
     *,
     scores_unseen: bool,
     missing_text: int = 0,
+    probed: Sequence[StagePredictions] | None = None,
+    why_no_probe: str | None = None,
 ) -> Evaluation:
     """Every metric of a run.
 
     `tasks` lists the source class ids of each task. `scores_unseen` says whether the method
     has a rule for classes that it has not learnt; `missing_text` counts the classes without
-    a text vector, which nothing can score before they are learnt.
+    a text vector, which nothing can score before they are learnt. `probed` are the stages of
+    a probe where one was named; `why_no_probe` says why the method cannot score it.
     """
     stages = [p.sorted() for p in sorted(stages, key=lambda p: p.stage)]
     matrices = accuracy_matrices(stages, tasks)
@@ -63,7 +72,11 @@ def evaluate(
     elif not scores_unseen:
         matrices = _without_unseen(matrices, NO_RULE)
     empty = diagnosis.empty_test_classes(stages, tasks)
-    return Evaluation(matrices, _metrics(matrices, stages, tasks), empty, matrices.empty_tasks)
+    values = _metrics(matrices, stages, tasks)
+    probe = None if probed is None else probe_accuracy(probed, len(tasks), why_no_probe)
+    if probe is not None:
+        values |= {"probe_last": probe.last, "probe_drop": probe.drop}
+    return Evaluation(matrices, values, empty, matrices.empty_tasks, probe)
 
 
 def _metrics(m: Matrices, stages: list[StagePredictions], tasks: Tasks) -> dict[str, Metric]:
@@ -110,4 +123,8 @@ def _without_text(m: Matrices, missing: int) -> Matrices:
 def _plain(table: Table) -> list[Any]:
     if table.ndim > 1:
         return [_plain(row) for row in table]
-    return [None if math.isnan(value) else value for value in table.tolist()]
+    return [_number(value) for value in table.tolist()]
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -60,7 +60,7 @@ class Display:
             self.bars.console.print(text, style=style, highlight=False, markup=False)
 
     def _show_stage(self, event: StageProgress) -> None:
-        name = f"task {event.task + 1} · {event.stage}"
+        name = event.stage if event.task < 0 else f"task {event.task + 1} · {event.stage}"
         if self._stage is None or name != self._stage_name:
             if self._stage is not None:
                 self.bars.remove_task(self._stage)

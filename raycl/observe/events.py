@@ -41,7 +41,7 @@ class RunStarted(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """A stage of a task moved on: `done` of `total` units."""
+    """A stage moved on: `done` of `total` units. Task -1: before the first."""
 
     task: int
     stage: str

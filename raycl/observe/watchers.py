@@ -94,7 +94,8 @@ class Lines:
         if time.monotonic() - self._last_stage < STAGE_LINE_SECONDS:
             return None
         self._last_stage = time.monotonic()
-        return f"task {event.task + 1}: {event.stage} {event.done}/{event.total} {event.unit}s"
+        where = "" if event.task < 0 else f"task {event.task + 1}: "
+        return f"{where}{event.stage} {event.done}/{event.total} {event.unit}s"
 
     def __enter__(self) -> Self:
         return self

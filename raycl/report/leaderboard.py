@@ -15,7 +15,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raycl.errors import ConfigError, DataError
@@ -38,8 +38,9 @@ DEFAULT_METRICS = (
 )
 
 _NAMES = ("label", "stream", "backbone", "protocol")
-_COSTS = ("state_mib", "seconds")
-_NULL = "–"
+COSTS = ("state_mib", "seconds")
+NULL = "–"
+NOT_RECORDED = "not recorded"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Cell:
 
     def __str__(self) -> str:
         if self.mean is None:
-            return _NULL
+            return NULL
         return f"{self.mean:.1f}" if self.sd is None else f"{self.mean:.1f} ± {self.sd:.1f}"
 
 
@@ -69,22 +70,37 @@ class Row:
     """By metric, then `state_mib` and `seconds` (all stages together)."""
 
 
+@dataclass(frozen=True)
+class Setting:
+    """One method setting on one stream, backbone and protocol, and its runs."""
+
+    label: str
+    stream: str
+    backbone: str
+    protocol: str
+    runs: list[Result]
+
+
 def leaderboard(results: Iterable[Result], metrics: Sequence[str] = DEFAULT_METRICS) -> list[Row]:
     """Rows by stream, the best `last_pooled` first."""
-    runs = _newest(results)
-    _check_names(metrics, runs)
+    found = settings(results)
+    _check_names(metrics, [run for setting in found for run in setting.runs])
+    return [row_of(setting, metrics) for setting in found]
+
+
+def settings(results: Iterable[Result]) -> list[Setting]:
+    """The results by method setting, in the order of the leaderboard."""
     groups: dict[tuple[str, ...], list[Result]] = {}
-    for run in runs:
+    for run in _newest(results):
         groups.setdefault(_group(run), []).append(run)
-    ranked = sorted(groups.items(), key=lambda item: _place(*item))
     shown = Counter(names[:-1] for names in groups)
-    rows = []
-    for names, group in ranked:
-        row = _row(names, group, metrics)
+    found = []
+    for names, runs in sorted(groups.items(), key=lambda item: _place(*item)):
+        label, stream, backbone, protocol, digest = names
         if shown[names[:-1]] > 1:  # the same words for two settings: other data, other code
-            row = replace(row, label=f"{row.label} #{names[-1][:4]}")
-        rows.append(row)
-    return rows
+            label += f" #{digest[:4]}"
+        found.append(Setting(label, stream, backbone, protocol, runs))
+    return found
 
 
 def _key(run: Result) -> str:
@@ -131,33 +147,37 @@ def _group(run: Result) -> tuple[str, ...]:
 
 def _place(names: tuple[str, ...], runs: list[Result]) -> tuple[Any, ...]:
     label, stream, backbone, protocol, _ = names
-    score = _metric(runs, "last_pooled").mean
+    score = metric_of(runs, "last_pooled").mean
     return stream, -(score if score is not None else -math.inf), protocol, backbone, label
 
 
-def _row(names: tuple[str, ...], runs: list[Result], metrics: Sequence[str]) -> Row:
-    cells = {name: _metric(runs, name) for name in metrics}
-    cells["state_mib"] = _summary([run.get("state_mib") for run in runs], "not recorded")
-    cells["seconds"] = _summary([_total(run.get("seconds")) for run in runs], "not recorded")
-    label, stream, backbone, protocol, _ = names
-    return Row(label, stream, backbone, protocol, len(runs), cells)
+def row_of(setting: Setting, metrics: Sequence[str]) -> Row:
+    """Means over the runs of a setting."""
+    runs = setting.runs
+    cells = {name: metric_of(runs, name) for name in metrics}
+    cells["state_mib"] = summary([run.get("state_mib") for run in runs], NOT_RECORDED)
+    cells["seconds"] = summary([_total(run.get("seconds")) for run in runs], NOT_RECORDED)
+    names = (setting.label, setting.stream, setting.backbone, setting.protocol)
+    return Row(*names, len(runs), cells)
 
 
 def _total(seconds: Mapping[str, float] | None) -> float | None:
     return None if seconds is None else math.fsum(seconds.values())
 
 
-def _metric(runs: list[Result], name: str) -> Cell:
+def metric_of(runs: list[Result], name: str) -> Cell:
+    """A metric over runs; null if it is null in one of them."""
     values = [run["metrics"].get(name) for run in runs]
     whys = (
         run.get("why_null", {}).get(name, "not in the result")
         for run, value in zip(runs, values, strict=True)
         if value is None
     )
-    return _summary(values, next(whys, ""))
+    return summary(values, next(whys, ""))
 
 
-def _summary(values: list[float | None], why: str) -> Cell:
+def summary(values: Sequence[float | None], why: str) -> Cell:
+    """Mean and deviation; null, with the reason, if a value is."""
     numbers = [float(v) for v in values if v is not None]
     if len(numbers) < len(values):
         some = f" (in {len(values) - len(numbers)} of {len(values)} runs)" if numbers else ""
@@ -198,13 +218,13 @@ def _grid(rows: Sequence[Row]) -> list[list[str]]:
     grid = [[*_NAMES, "n", *_columns(rows)]]
     for row in rows:
         names = [row.label, row.stream, row.backbone, row.protocol]
-        cells = [_shown(name, cell) for name, cell in row.cells.items()]
+        cells = [shown(name, cell) for name, cell in row.cells.items()]
         grid.append([*names, str(row.n), *cells])
     return grid
 
 
 def _columns(rows: Sequence[Row]) -> list[str]:
-    columns = list(rows[0].cells) if rows else [*DEFAULT_METRICS, *_COSTS]
+    columns = list(rows[0].cells) if rows else [*DEFAULT_METRICS, *COSTS]
     if any(list(row.cells) != columns for row in rows):
         raise DataError("the rows of one table must show the same metrics")
     return columns
@@ -307,7 +327,7 @@ def _terminal_table(title: str, rows: Sequence[Row]) -> Group:
         table.add_column(_SHORT.get(name, name), justify="right", no_wrap=True)
     for row in rows:
         # Text, because a label may hold [brackets].
-        cells = [_shown(name, row.cells[name]) for name in names]
+        cells = [shown(name, row.cells[name]) for name in names]
         table.add_row(Text(row.label), str(row.n), *cells)
     caption = f"null in every row: {', '.join(null)}\n" if null else ""
     return Group(Text(title, style="bold"), table, Text(caption, style="dim"))
@@ -316,12 +336,13 @@ def _terminal_table(title: str, rows: Sequence[Row]) -> Group:
 def _terminal_columns(rows: Sequence[Row]) -> list[str]:
     """Of the default metrics, those that papers with this protocol report."""
     columns = _columns(rows)
-    if columns != [*DEFAULT_METRICS, *_COSTS]:
+    if columns != [*DEFAULT_METRICS, *COSTS]:
         return columns
-    return [*_REPORTED.get(rows[0].protocol, DEFAULT_METRICS), *_COSTS]
+    return [*_REPORTED.get(rows[0].protocol, DEFAULT_METRICS), *COSTS]
 
 
-def _shown(name: str, cell: Cell) -> str:
-    if name in _COSTS and cell.mean is not None:
-        return f"{cell.mean:.2g}"
+def shown(name: str, cell: Cell) -> str:
+    """A cell as a table shows it: percent with one decimal, costs with two digits."""
+    if name in COSTS and cell.mean is not None:
+        return f"{cell.mean:.2g}" if cell.mean < 10 else f"{cell.mean:.0f}"
     return str(cell)

@@ -61,6 +61,11 @@ def _read(store: Store, record: Record) -> FinishedRun:
 
 def stages_of(store: Store, run: FinishedRun) -> list[StagePredictions]:
     """The predictions after each task of a run, in order."""
+    return [stage for stage in evidence_of(store, run) if stage.stage != ZERO_SHOT_STAGE]
+
+
+def evidence_of(store: Store, run: FinishedRun) -> list[StagePredictions]:
+    """All stored predictions of a run in order, zero-shot's first where there are any."""
     stages = []
     for key in run.record.needs:
         if not key.startswith("predictions/"):
@@ -74,4 +79,17 @@ def stages_of(store: Store, run: FinishedRun) -> list[StagePredictions]:
             )
         payloads = store.read(record, only=("predictions.parquet",))
         stages.append(from_table(payloads["predictions.parquet"]))
-    return sorted((s for s in stages if s.stage != ZERO_SHOT_STAGE), key=lambda s: s.stage)
+    return sorted(stages, key=lambda stage: stage.stage)
+
+
+def zero_shot_twin(runs: Sequence[FinishedRun], run: FinishedRun) -> FinishedRun | None:
+    """The newest zero_shot run on the same data, tasks and backbone."""
+    same = ("contents", "tasks", "class_names", "backbone", "protocol")
+    wanted = [run.values.get(name) for name in same]
+    twins = [
+        other
+        for other in runs
+        if other.values["method"] == "zero_shot"
+        and [other.values.get(name) for name in same] == wanted
+    ]
+    return twins[-1] if twins else None

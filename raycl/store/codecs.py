@@ -49,15 +49,17 @@ def encode(name: str, value: Any) -> bytes | memoryview:
         ) from error
 
 
-def decode(name: str, data: bytes) -> Any:
-    """The value of a payload, from bytes that were checked already."""
+def decode(name: str, data: bytes | memoryview) -> Any:
+    """The value of a payload, from bytes that were checked already. A table in Arrow's
+    own format lies in these bytes; all else is copied out of them."""
+    if suffix(name) == ".arrow":
+        return _read_arrow(data)
+    data = bytes(data)
     match suffix(name):
         case ".json":
             return json.loads(data)
         case ".parquet":
             return _read_parquet(data)
-        case ".arrow":
-            return _read_arrow(data)
         case ".safetensors":
             return _read_tensors(data)
         case ".txt" | ".py":
@@ -105,10 +107,10 @@ def _write_arrow(table: pa.Table) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def _read_arrow(data: bytes) -> pa.Table:
+def _read_arrow(data: bytes | memoryview) -> pa.Table:
     import pyarrow as pa
 
-    return pa.ipc.open_file(pa.BufferReader(data)).read_all()
+    return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(data))).read_all()
 
 
 def _write_tensors(tensors: dict[str, torch.Tensor]) -> bytes:

@@ -7,6 +7,7 @@ process loses nothing; a power cut may lose the last artefacts, and their checks
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import secrets
 from collections.abc import Iterator
@@ -42,6 +43,18 @@ class LocalFolder(Location):
         try:
             with open(self._at(path), "rb") as file:  # noqa: PTH123 - Path costs on a hot path
                 return file.read()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise explain(error, "reading the store", self._at(path)) from error
+
+    def view(self, path: str) -> bytes | memoryview | None:
+        """The file mapped into memory: pages are read when they are looked at."""
+        try:
+            with open(self._at(path), "rb") as file:  # noqa: PTH123
+                if os.fstat(file.fileno()).st_size == 0:  # which cannot be mapped
+                    return b""
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except FileNotFoundError:
             return None
         except OSError as error:

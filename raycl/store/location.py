@@ -63,6 +63,10 @@ class Location(ABC):
     def read(self, path: str) -> bytes | None:
         """The bytes there, or None where there are none."""
 
+    def view(self, path: str) -> bytes | memoryview | None:
+        """The bytes there without a copy of them, where the place can give that."""
+        return self.read(path)
+
     @abstractmethod
     def write(self, path: str, data: bytes | memoryview) -> None:
         """Puts the bytes there at once, with whatever folders they need."""

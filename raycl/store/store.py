@@ -178,9 +178,11 @@ class Store:
                 return
         yield from found
 
-    def _read_payload(self, key: str, payload: Payload) -> bytes:
+    def _read_payload(self, key: str, payload: Payload) -> bytes | memoryview:
         path = _path(key, payload.file)
-        data = self.location.read(path)
+        # Arrow tables stay where they are on a local disk; writers replace, never rewrite.
+        mapped = payload.file.endswith(".arrow")
+        data = self.location.view(path) if mapped else self.location.read(path)
         if data is None:
             raise CorruptArtefactError(f"the payload {path} is missing")
         if len(data) != payload.bytes or hashlib.sha256(data).hexdigest() != payload.sha256:

@@ -24,7 +24,8 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from raycl.errors import DataError
-from raycl.streams.source import SHOWN, Floats, Ints, Source, Table, checked, listed
+from raycl.streams.labels import domains_by_row, names_by_row
+from raycl.streams.source import Floats, Ints, Source, Table, checked, listed
 
 REQUIRED_KEYS = ("train_x", "train_y", "test_x", "test_y", "classnames")
 REQUIRED_COLUMNS = ("embedding", "label", "class_name", "split")
@@ -147,7 +148,7 @@ def _read_parquet(path: Path) -> Source:
         raise DataError(
             f"{path.name}: unknown split", got=listed(unknown), do=f"use {', '.join(SPLITS)}"
         )
-    names = _class_names(path, label, table["class_name"].to_pylist())
+    names = names_by_row(path.name, label, table["class_name"].to_pylist())
     x = _floats(path, "embedding", _matrix(path, table["embedding"]))
     domain_of_class, domains = _domains(path, table, label, len(names))
     rows = {name: np.flatnonzero(split == name) for name in SPLITS}
@@ -176,7 +177,9 @@ def _load_table(path: Path) -> pa.Table:
         raise DataError(
             f"{path.name} lacks the columns {', '.join(missing)}",
             got=f"columns {listed(table.column_names)}",
-            do=f"an embedding set holds {', '.join(REQUIRED_COLUMNS)}",
+            do=f"it holds images: read it with folder:{path}"
+            if "image" in table.column_names
+            else f"an embedding set holds {', '.join(REQUIRED_COLUMNS)}",
         )
     empty = [name for name in REQUIRED_COLUMNS if table[name].null_count]
     if empty:
@@ -198,45 +201,13 @@ def _matrix(path: Path, column: pa.ChunkedArray) -> NDArray[Any]:
     return np.asarray(pc.list_flatten(column).to_numpy()).reshape(-1, widths[0])
 
 
-def _class_names(path: Path, label: Ints, names: list[str]) -> tuple[str, ...]:
-    if len(label) and label.min() < 0:
-        raise DataError(f"{path.name}: labels count from 0", got=f"label {label.min()}")
-    pairs = dict(zip(label.tolist(), names, strict=True))
-    for row, (one, name) in enumerate(zip(label.tolist(), names, strict=True)):
-        if pairs[one] != name:
-            raise DataError(
-                f"{path.name}: label {one} has two class names",
-                got=f"{pairs[one]!r}, and {name!r} at row {row}",
-            )
-    # Not up to the highest label, which may be a hash of ten digits.
-    highest = max(pairs, default=-1)
-    gaps = [c for c in range(min(highest, len(pairs) + SHOWN) + 1) if c not in pairs]
-    if gaps:
-        raise DataError(
-            f"{path.name}: no row names the classes {listed(gaps)}",
-            do="number the classes without gaps, or give the missing ones a text row",
-        )
-    return tuple(pairs[c] for c in range(len(pairs)))
-
-
 def _domains(
     path: Path, table: pa.Table, label: Ints, classes: int
 ) -> tuple[Ints, tuple[str, ...]]:
     if "domain" not in table.column_names:
         return np.zeros(classes, np.int64), (path.stem,)
     named = [str(d) for d in table["domain"].to_pylist()]
-    domains = tuple(dict.fromkeys(named))
-    ids = np.asarray([domains.index(d) for d in named])
-    of_class = np.zeros(classes, np.int64)
-    of_class[label] = ids
-    mixed = np.unique(label[of_class[label] != ids])
-    if len(mixed):
-        raise DataError(
-            f"{path.name}: a class belongs to one domain",
-            got=f"labels {listed(mixed)} in several",
-            do="give each domain's classes labels of their own",
-        )
-    return of_class, domains
+    return domains_by_row(path.name, label, named, classes)
 
 
 def _text_rows(

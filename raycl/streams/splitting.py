@@ -6,6 +6,9 @@ class order nor the other classes move what a class keeps.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 import numpy as np
 
 from raycl.config.seeds import rng
@@ -73,3 +76,17 @@ def hold_out(rows: Ints, class_id: int, fraction: float, val_seed: int) -> tuple
     held = min(len(rows) - 1, max(1, round(fraction * len(rows))))
     shuffled = rng(val_seed, "validation", class_id).permutation(len(rows))
     return rows[np.sort(shuffled[held:])], rows[np.sort(shuffled[:held])]
+
+
+def set_aside(names: Sequence[str], fraction: float) -> list[bool]:
+    """Which of a class's samples are for testing, where the set does not say.
+
+    By the hash of their names, so the order in which they were found moves nothing; at
+    least one is set aside and one is kept where there are two or more.
+    """
+    if len(names) < 2:
+        return [False] * len(names)
+    count = min(len(names) - 1, max(1, round(fraction * len(names))))
+    hashes = [hashlib.sha256(name.encode(errors="surrogateescape")).digest() for name in names]
+    chosen = set(sorted(range(len(names)), key=hashes.__getitem__)[:count])
+    return [i in chosen for i in range(len(names))]

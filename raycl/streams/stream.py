@@ -1,32 +1,27 @@
 """A stream: tasks in order, each with its classes and samples, and what all share.
 
-`build` is the one way from a spec to data. The indices of every split are kept, so that
+`build` is the one way from a source to tasks. The indices of every split are kept, so that
 a result can say exactly what was trained, held out and tested on.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 from dataclasses import dataclass, replace
-from typing import Literal, assert_never
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from raycl.config.experiment import Experiment
-from raycl.config.streams import DigitsStream, EmbeddingsStream, StreamSpec
+from raycl.config.streams import EmbeddingsStream
 from raycl.errors import DataError
-from raycl.streams.content import digits_file, files_of
+from raycl.streams.content import files_of
 from raycl.streams.embeddings import read_embeddings
-from raycl.streams.source import Ints, Source, Table, checked, concatenate, join, keep_classes
+from raycl.streams.source import Ints, Source, Table, concatenate, join, keep_classes
 from raycl.streams.splitting import draw_shots, hold_out, rows_by_class, task_classes
 
 Protocol = Literal["class-incremental", "x-tail"]
-
-DIGITS_TRAIN = 1197
-"""The first rows of scikit-learn's digits train, the last 600 test: a fixed split."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +79,8 @@ class Stream:
         return tuple(c for task in self.tasks[: stage + 1] for c in task.classes)
 
 
-def read_source(spec: StreamSpec) -> Source:
-    """The data behind a stream, joined and checked, in the data set's own labels."""
-    match spec:
-        case DigitsStream():
-            return _digits()
-        case EmbeddingsStream():
-            return _embeddings(spec)
-        case _:
-            assert_never(spec)
-
-
-def _embeddings(spec: EmbeddingsStream) -> Source:
+def read_source(spec: EmbeddingsStream) -> Source:
+    """Given vectors, joined and checked, in the data set's own labels."""
     source = join([read_embeddings(path) for path in files_of(spec)])
     if spec.classes == "all":
         return source
@@ -104,9 +89,8 @@ def _embeddings(spec: EmbeddingsStream) -> Source:
     return keep_classes(source, np.flatnonzero(source.has_text))
 
 
-def build(experiment: Experiment) -> Stream:
-    """The stream of an experiment whose seeds are resolved."""
-    source = read_source(experiment.stream)
+def build(experiment: Experiment, source: Source) -> Stream:
+    """The source as the stream of an experiment whose seeds are resolved."""
     seeds = experiment.seeds
     parts = task_classes(
         source.class_domain, len(source.domains), experiment.stream.tasks, seeds["order"]
@@ -163,22 +147,3 @@ class _Cutter:
 def _samples(table: Table, parts: list[Ints]) -> Samples:
     rows = np.sort(np.concatenate(parts))
     return Samples(torch.from_numpy(table.x[rows]), torch.from_numpy(table.y[rows]), rows)
-
-
-def _digits() -> Source:
-    with gzip.open(digits_file(), "rt", encoding="ascii") as file:
-        table = np.asarray(list(csv.reader(file)), dtype=np.float32)
-    x, y = table[:, :-1], table[:, -1].astype(np.int64)
-    return checked(
-        Source(
-            name="digits",
-            train=Table(x[:DIGITS_TRAIN], y[:DIGITS_TRAIN]),
-            validation=Table(x[:0], y[:0]),
-            test=Table(x[DIGITS_TRAIN:], y[DIGITS_TRAIN:]),
-            class_names=tuple(str(digit) for digit in range(10)),
-            text=np.zeros((10, x.shape[1]), np.float32),
-            has_text=np.zeros(10, bool),
-            class_domain=np.zeros(10, np.int64),
-            domains=("digits",),
-        )
-    )

@@ -151,7 +151,7 @@ def test_report_writes_what_the_name_says(shell: Shell, suffix: str) -> None:
         shell.run("slda", "--seed", seed)
     answer = shell("report", "--out", f"board.{suffix}")
     if suffix == "txt":
-        assert answer.code == 2 and ".md, .csv or .parquet" in answer.err
+        assert answer.code == 2 and ".md, .csv, .parquet" in answer.err
         return
     assert answer.code == 0 and (shell.folder / f"board.{suffix}").stat().st_size > 0
     assert "slda" in shell("report").out

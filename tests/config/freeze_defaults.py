@@ -6,12 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from raycl.config.experiment import Backbone
-from raycl.config.methods import BUILT_IN, Align, UserMethod
+from raycl.config.backbones import Backbone
+from raycl.config.methods import BUILT_IN, PROMPTS, Align, UserMethod
 from raycl.config.spec import Spec
 from raycl.config.streams import STREAMS, Validation
 
-SPECS: tuple[type[Spec], ...] = (*BUILT_IN, UserMethod, *STREAMS, Align, Validation, Backbone)
+SPECS: tuple[type[Spec], ...] = (
+    *BUILT_IN,
+    UserMethod,
+    *PROMPTS,
+    *STREAMS,
+    Align,
+    Validation,
+    Backbone,
+)
 
 
 def current() -> dict[str, Any]:

@@ -10,19 +10,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from raycl.config.backbones import Backbone
 from raycl.config.execution import Execution
-from raycl.config.experiment import Backbone, Experiment
+from raycl.config.experiment import Experiment
 from raycl.config.loading import load
 from raycl.config.methods import BUILT_IN, NCM, SLDA, Align, Finetune, Joint, UserMethod, kind_of
 from raycl.config.seeds import rng, seed_for
 from raycl.config.spec import Spec, as_json, canonical, described, digest, identity
-from raycl.config.streams import STREAMS, DigitsStream, EmbeddingsStream, Validation
+from raycl.config.streams import (
+    IMAGE_STREAMS,
+    STREAMS,
+    DigitsStream,
+    EmbeddingsStream,
+    FolderStream,
+    GlyphsStream,
+    Validation,
+)
 from raycl.engine.identity import LOOP_REVISION, METRICS_REVISION, RunIdentity
 
 FROZEN = Path(__file__).parent / "frozen_defaults.json"
 GOLDEN = {
-    "slda": "result/slda-digits-seed0/d7006e08d76a047b8781fdb505ddc39d",
-    "finetune": "result/finetune-digits-seed1992/eb66b10e5994ab759260c21ac821df01",
+    "slda": "result/slda-digits-seed0/e73326dc7cb8c3d46d4bafd40d430e8c",
+    "finetune": "result/finetune-digits-seed1992/eaa0aea16f222254a57b1a81c72b9905",
 }
 
 
@@ -74,7 +83,14 @@ def test_execution_moves_no_key(execution: dict[str, Any]) -> None:
         {"stream": DigitsStream(shots=4)},
         {"stream": DigitsStream(order_seed=3)},
         {"stream": EmbeddingsStream(paths=("x.npz",))},
+        {"stream": GlyphsStream()},
+        {"stream": FolderStream(paths=("x",))},
+        {"stream": FolderStream(paths=("x",), corrupt="skip")},
+        {"stream": FolderStream(paths=("x",), test_fraction=0.5)},
         {"backbone": Backbone(logit_scale=50.0)},
+        {"backbone": Backbone(precision="bf16")},
+        {"backbone": Backbone(batch=32)},
+        {"backbone": Backbone(template="{}")},
         {"validation": Validation(refit=False)},
         {"init_seed": 5},
         {"seed": 1},
@@ -94,9 +110,26 @@ def test_a_seed_written_out_is_the_same_seed() -> None:
     )
 
 
+def test_a_backbones_name_is_not_meaning_and_its_weights_are() -> None:
+    assert key(backbone=Backbone(name="local-dir:/elsewhere")) == key()
+    one, other = (
+        RunIdentity(identity_of().experiment, ("0" * 32,), weights=(digit * 32,)).result.key
+        for digit in "12"
+    )
+    assert len({one, other, key()}) == 3
+
+
+@pytest.mark.parametrize("stream", IMAGE_STREAMS, ids=kind_of)
+def test_images_are_embedded_by_tiny_clip_unless_told_otherwise(stream: type[Spec]) -> None:
+    spec = stream(paths=("x",)) if "paths" in stream.model_fields else stream()
+    assert Experiment(method=SLDA(), stream=spec).backbone_name == "tiny-clip"
+
+
 def test_paths_are_not_meaning_and_contents_are() -> None:
     here, there = (EmbeddingsStream(paths=(p,)) for p in ("a.npz", "/elsewhere/b.npz"))
     assert key(stream=here) == key(stream=there)
+    near, far = (FolderStream(paths=(p,)) for p in ("a", "/elsewhere/b"))
+    assert key(stream=near) == key(stream=far)
     other = RunIdentity(Experiment(method=SLDA(), stream=here).resolved(), contents=("1" * 32,))
     assert other.result.key != key(stream=here)
 
@@ -115,7 +148,7 @@ def test_the_source_of_a_user_method_is_meaning(tmp_path: Path) -> None:
 
 def test_two_members_of_a_union_never_share_a_key() -> None:
     for specs in (BUILT_IN, STREAMS):
-        built = [s(paths=("x.npz",)) if s is EmbeddingsStream else s() for s in specs]
+        built = [s(paths=("x",)) if "paths" in s.model_fields else s() for s in specs]
         keys = [canonical(identity(spec)) for spec in built]
         assert len(set(keys)) == len(keys)
         assert all(identity(spec)["kind"] == kind_of(type(spec)) for spec in built)

@@ -10,7 +10,7 @@ from raycl import shipped
 from raycl.config.grid import Grid
 from raycl.config.loading import Config, check, load, merge, parse_setting, read_file
 from raycl.config.methods import parse_method
-from raycl.config.streams import parse_stream
+from raycl.config.streams import parse_probe, parse_stream
 from raycl.errors import ConfigError
 
 BASE = {"method": {"kind": "finetune"}, "stream": {"kind": "digits"}}
@@ -82,9 +82,14 @@ def test_labels_tell_apart_what_was_set_differently() -> None:
         ("method.align.lrr=3", ["'method.align.lrr'", "did you mean 'lr'"]),
         ("method.kind=slad", ["unknown method 'slad'", "did you mean 'slda'"]),
         ("stream.kind=digit", ["unknown stream 'digit'", "did you mean 'digits'"]),
+        ("stream.kind=glyph", ["unknown stream 'glyph'", "did you mean 'glyphs'"]),
+        ("stream.kind=folder", ["stream.paths is missing"]),
+        ("stream={kind: folder, paths: [a], corrupt: ignore}", ["stream.corrupt", "'skip'"]),
+        ("stream={kind: folder, paths: [a], test_fraction: 1}", ["test_fraction", "less than 1"]),
+        ("stream={kind: folder, paths: []}", ["stream.paths", "at least 1"]),
         ("stream.taks=3", ["'stream.taks'", "did you mean 'tasks'"]),
         ("sed=3", ["'sed'", "did you mean 'seed'"]),
-        ("execution.worker=2", ["'execution.worker'", "did you mean 'workers'"]),
+        ("execution.wokers=2", ["'execution.wokers'", "did you mean 'workers'"]),
         ("stream.tasks=zwei", ["stream.tasks", "valid integer", "'zwei'"]),
         ("stream.tasks=0", ["stream.tasks", "greater than or equal to 1", "got 0"]),
         ("method.loss=foo", ["method.loss", "'seen' or 'local'", "'foo'"]),
@@ -136,9 +141,25 @@ def test_names_and_paths_on_the_command_line(tmp_path: Path) -> None:
     assert parse_method("python:mod:Class") == {"kind": "python", "target": "mod:Class"}
     assert parse_stream("digits") == {"kind": "digits"}
     assert parse_stream("embeddings:a.npz+b.npz")["paths"] == ["a.npz", "b.npz"]
+    assert parse_stream("folder:a+b") == {"kind": "folder", "paths": ["a", "b"]}
+    assert parse_stream("tiny-xtail") == {"kind": "tiny-xtail"}
     plus = tmp_path / "a+b.npz"
     plus.touch()
     assert parse_stream(f"embeddings:{plus}")["paths"] == [str(plus)]
+
+
+@pytest.mark.parametrize("text", ["folder:", "embeddings:", "folder:+"])
+def test_a_path_that_was_forgotten_is_not_the_current_folder(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"no path follows"):
+        parse_stream(text)
+
+
+def test_a_probe_is_no_stream_to_learn() -> None:
+    assert parse_probe("glyphs") == parse_probe("probe:glyphs") == {"kind": "glyphs"}
+    assert parse_probe("probe:folder:a")["paths"] == ["a"]
+    with pytest.raises(ConfigError, match="never trained") as caught:
+        parse_stream("probe:folder:photos")
+    assert "--probe folder:photos" in str(caught.value)
 
 
 def test_every_shipped_file_is_valid() -> None:

@@ -13,18 +13,19 @@ import torch
 
 from raycl.config.experiment import Experiment
 from raycl.config.methods import NCM
-from raycl.config.streams import DigitsStream, EmbeddingsStream, Validation
+from raycl.config.streams import EmbeddingsStream, Validation
 from raycl.errors import ConfigError, DataError
 from raycl.streams.content import content_digests, resolve_path
 from raycl.streams.embeddings import read_embeddings
-from raycl.streams.stream import Stream, build
+from raycl.streams.stream import Stream, build, read_source
 from tests.streams.made_sets import CLASSES, arrays, as_table, save_npz, save_parquet
 
 
 def stream_of(*paths: Path, **options: Any) -> Stream:
     validation = options.pop("validation", Validation())
     spec = EmbeddingsStream(paths=tuple(map(str, paths)), **options)
-    return build(Experiment(method=NCM(), stream=spec, validation=validation).resolved())
+    experiment = Experiment(method=NCM(), stream=spec, validation=validation)
+    return build(experiment.resolved(), read_source(spec))
 
 
 def test_npz_and_parquet_mean_the_same(tmp_path: Path) -> None:
@@ -146,6 +147,15 @@ def test_the_data_root_is_an_environment_variable(
     assert resolve_path("${RAYCL_DATA}/set.npz") == resolve_path("$RAYCL_DATA/set.npz") == file
 
 
+def test_what_belongs_to_another_stream_is_sent_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="this is a folder") as caught:
+        resolve_path(str(tmp_path))
+    assert f"folder:{tmp_path}" in str(caught.value)
+    pq.write_table(pa.table({"image": [b""], "label": [0]}), tmp_path / "photos.parquet")
+    with pytest.raises(DataError, match="read it with folder:"):
+        read_embeddings(tmp_path / "photos.parquet")
+
+
 def parquet_with(tmp_path: Path, **columns: pa.Array) -> Path:
     table = as_table(arrays())
     for name, column in columns.items():
@@ -257,13 +267,6 @@ def test_more_tasks_than_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="more tasks than classes") as caught:
         stream_of(path, tasks=7)
     assert "6 or fewer" in str(caught.value)
-
-
-def test_digits_are_the_real_ones() -> None:
-    stream = build(Experiment(method=NCM(), stream=DigitsStream(tasks=5)).resolved())
-    assert sum(len(task.train) for task in stream.tasks) == 1197
-    assert sum(len(task.test) for task in stream.tasks) == 600
-    assert stream.width == 64 and [len(task.classes) for task in stream.tasks] == [2] * 5
 
 
 def test_contents_are_digests_of_bytes(tmp_path: Path) -> None:

@@ -27,13 +27,20 @@ class AdamW:
         self.second = [torch.zeros_like(p) for p in self.parameters]
         self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
 
-    @torch.no_grad()
     def step(self, loss: Tensor) -> None:
         """Move the parameters one step down the loss."""
-        gradients = torch.autograd.grad(loss, self.parameters)
+        self.move(self.gradients(loss))
+
+    def gradients(self, loss: Tensor) -> list[Tensor]:
+        """Of the loss, one for each parameter."""
+        return list(torch.autograd.grad(loss, self.parameters))
+
+    @torch.no_grad()
+    def move(self, gradients: list[Tensor]) -> None:
+        """Move the parameters one step against the gradients."""
         adamw(
             self.parameters,
-            list(gradients),
+            gradients,
             self.first,
             self.second,
             [],

@@ -1,0 +1,1 @@
+"""Procedural pictures: glyphs, handwriting, shapes, textures, colours. NumPy and Pillow only."""

@@ -1,0 +1,95 @@
+"""Where the work of a command is done: in this process, or in one supervised actor.
+
+The paths of a job are made absolute before it leaves, because an actor works in another
+folder. Light: Ray is imported only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from raycl.backbones.files import LOCAL_DIR, WEIGHT_SUFFIXES, expanded
+from raycl.compute.learner import Target
+from raycl.compute.local_learner import host_in_process
+from raycl.compute.stopping import StopRequest, catching_signals
+from raycl.config.backbones import Backbone
+from raycl.config.execution import Execution
+from raycl.config.experiment import Experiment
+from raycl.errors import ConfigError, InterruptedByUser, StoppedError
+from raycl.observe.events import Observer
+from raycl.streams.content import with_absolute_paths as absolute_stream
+
+CONTINUE = "run the same command again to continue"
+
+
+def hosted(
+    target: Target, job: Any, execution: Execution, observer: Observer, stop: StopRequest
+) -> Any:
+    """The target's value; a `StoppedError` once it was asked to stop and has saved."""
+    with catching_signals(stop):
+        try:
+            return _hosted(target, job, execution, observer, stop)
+        except StoppedError as error:
+            if stop.signal_name == "SIGINT":
+                raise InterruptedByUser(f"interrupted: {error.what}", do=CONTINUE) from None
+            raise StoppedError(error.what, do=CONTINUE) from None
+
+
+def _hosted(
+    target: Target, job: Any, execution: Execution, observer: Observer, stop: StopRequest
+) -> Any:
+    if execution.pool == "local":
+        return host_in_process(target, job, observer=observer, stop=stop)
+    from raycl.compute.ray_learner import host
+    from raycl.compute.ray_session import connect
+
+    learner = execution.learner
+    cpus = math.ceil(execution.workers * execution.worker.cpus + learner.cpus)
+    with connect(execution.address, num_cpus=cpus) as session:
+        return host(
+            target,
+            job,
+            session=session,
+            cpus=learner.cpus,
+            gpus=learner.gpus,
+            observer=observer,
+            stop=stop,
+        )
+
+
+def check_execution(execution: Execution) -> None:
+    """Refuse what cannot be meant together."""
+    if execution.pool == "local" and (execution.address or execution.workers > 1):
+        raise ConfigError(
+            "the local pool works in this process only",
+            got=f"address={execution.address}, workers={execution.workers}",
+            do="add --pool ray",
+        )
+
+
+def with_absolute_paths(experiment: Experiment) -> Experiment:
+    """The same experiment for a process that works in another folder."""
+    probe = experiment.probe
+    return experiment.model_copy(
+        update={
+            "stream": absolute_stream(experiment.stream),
+            "probe": None if probe is None else absolute_stream(probe),
+            "backbone": absolute_backbone(experiment.backbone),
+        }
+    )
+
+
+def absolute_backbone(backbone: Backbone) -> Backbone:
+    """The backbone with the path of its weights made absolute, if it is named by one."""
+    scheme, _, place = (backbone.name or "").partition(":")
+    named_by_path = f"{scheme}:" == LOCAL_DIR or place.endswith(WEIGHT_SUFFIXES)
+    if not place or not named_by_path:
+        return backbone
+    return backbone.model_copy(update={"name": f"{scheme}:{expanded(place).absolute()}"})
+
+
+def absolute_store(uri: str) -> str:
+    """A local path made absolute; any other address as it is."""
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())

@@ -1,0 +1,207 @@
+"""Keys as encoded prompts with soft tokens before the class name.
+
+    k_c = normalise(TextEncoder([SOS][V_c: n soft tokens][others][name of c][.][EOT]))
+
+`PromptAssembly` builds the prompt from whatever embedded tokens stand between SOS and the
+name; `PromptLearner` owns soft tokens V, one set per class or one for all; `TokenHead` makes
+a head of it. Gradients flow only into what stands before the name: the tower is frozen, and
+the embeddings of SOS, name and EOT are looked up once per label space.
+
+Exact savings: only the prompts of the label space are encoded, cut at its longest EOT where
+the tower allows it. More classes than `CHUNK` are encoded in chunks whose activations are
+computed again for the gradient, so memory does not grow with the number of classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from raycl.backbones.text_tower import TextTower
+from raycl.config.methods import TokenPrompt
+from raycl.errors import ConfigError, DataError
+from raycl.methods.method import Setting
+from raycl.methods.parts.key_head import KeyHead, Trainable
+from raycl.methods.parts.keys import columns, unit
+
+INIT_STD = 0.02
+CHUNK = 256
+"""Prompts encoded at once."""
+
+
+class PromptAssembly:
+    """The frozen parts of every class's prompt."""
+
+    def __init__(
+        self, tower: TextTower, class_names: Sequence[str], between: int, *, truncate: bool = True
+    ) -> None:
+        """`between` tokens will stand between SOS and the name. Without `truncate` prompts
+        are encoded at the whole context: the same keys, for more work."""
+        self.tower, self.between = tower, between
+        self.tokens = tower.tokenise([f"{name}." for name in class_names])
+        self.ends = tower.ends(self.tokens)
+        self.truncate = truncate and tower.can_truncate
+        self._check_lengths(class_names)
+
+    def _check_lengths(self, class_names: Sequence[str]) -> None:
+        longest = int(self.ends.argmax())
+        length = int(self.ends[longest]) + 1 + self.between
+        if length > self.tower.context:
+            raise DataError(
+                f"the prompt of class {class_names[longest]!r} does not fit the text tower",
+                got=f"{length} tokens of at most {self.tower.context}, {self.between} of them soft",
+                do="use fewer soft tokens, or shorten the class name",
+            )
+
+    def of(self, classes: Tensor) -> Prompts:
+        """The prompts of these classes, ready for what stands between."""
+        classes = classes.cpu()
+        ends = self.ends[classes]
+        last = int(ends.max()) if self.truncate else self.tower.context - self.between - 1
+        with torch.no_grad():
+            embedded = self.tower.embed(self.tokens[classes, : last + 1])
+        return Prompts(self.tower, embedded, ends + self.between)
+
+
+class Prompts:
+    """The prompts of some classes, all but what stands between SOS and the name."""
+
+    def __init__(self, tower: TextTower, embedded: Tensor, ends: Tensor) -> None:
+        self.tower = tower
+        self.start, self.rest = embedded[:, :1], embedded[:, 1:]
+        self.ends = ends.to(embedded.device)
+
+    def keys(self, between: Tensor) -> Tensor:
+        """(classes, width) unit keys; `between` is (classes, tokens, token width)."""
+        between = between.to(self.rest.device)
+        chunks = range(0, len(self.rest), CHUNK)
+        again = len(chunks) > 1 and torch.is_grad_enabled() and between.requires_grad
+        out = []
+        for start in chunks:
+            rows = slice(start, start + CHUNK)
+            part = between[rows]
+            if again:
+                encoded = checkpoint(
+                    self._encode, part, rows, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                encoded = self._encode(part, rows)
+            out.append(encoded)
+        return unit(torch.cat(out))
+
+    def _encode(self, between: Tensor, rows: slice) -> Tensor:
+        embedded = torch.cat([self.start[rows], between, self.rest[rows]], dim=1)
+        return self.tower.encode(embedded, self.ends[rows])
+
+
+class PromptLearner:
+    """Soft tokens V of every class, or shared by all."""
+
+    def __init__(self, setting: Setting, spec: TokenPrompt, others: int = 0) -> None:
+        """`others`: how many tokens of another origin stand between V and the name."""
+        tower = _tower(setting)
+        self.setting, self.spec = setting, spec
+        self.assembly = PromptAssembly(tower, setting.class_names, spec.tokens + others)
+        self.context = self._initial(tower)
+        """(classes or 1, tokens, token width)"""
+
+    def _initial(self, tower: TextTower) -> Tensor:
+        rows = 1 if self.spec.shared else self.setting.classes
+        if self.spec.init is not None:
+            words = _embedded_words(tower, self.spec.init, self.spec.tokens)
+            return words.repeat(rows, 1, 1).to(self.setting.device)
+        noise = torch.empty(rows, self.spec.tokens, tower.token_width)
+        noise.normal_(std=INIT_STD, generator=self.setting.generator("prompt"))
+        return noise.to(self.setting.device)
+
+    def rows(self, classes: tuple[int, ...]) -> Tensor:
+        """Which rows of the context belong to these classes."""
+        return columns((0,) if self.spec.shared else classes, self.context)
+
+    def spread(self, context: Tensor, classes: int) -> Tensor:
+        """The context of so many classes: a shared one repeated."""
+        return context.expand(classes, -1, -1) if self.spec.shared else context
+
+    def keys(self, classes: tuple[int, ...], others: Tensor | None = None) -> Tensor:
+        """(classes, width) unit keys of these classes, `others` (classes, tokens, token
+        width) standing after V."""
+        prompts = self.assembly.of(columns(classes, self.context))
+        soft = self.spread(self.context[self.rows(classes)], len(classes))
+        between = soft if others is None else torch.cat([soft, others.to(soft)], dim=1)
+        return prompts.keys(between).to(self.setting.device)
+
+
+class TokenHead(KeyHead):
+    """Keys of encoded prompts; a class never trained keeps its zero-shot text vector.
+
+    That holds for a shared context too: a prompt that nothing has trained for a class is
+    no better guess of it than its text.
+    """
+
+    def __init__(self, setting: Setting, spec: TokenPrompt) -> None:
+        super().__init__(setting)
+        self.learner = PromptLearner(setting, spec)
+        self.trained = torch.zeros(setting.classes, dtype=torch.bool)
+
+    def prepare(self, space: tuple[int, ...]) -> Trainable:
+        learner = self.learner
+        prompts = learner.assembly.of(columns(space, learner.context))
+        moved = learner.context[learner.rows(space)].clone().requires_grad_()
+
+        def keys() -> Tensor:
+            return prompts.keys(learner.spread(moved, len(space))).to(self.setting.device)
+
+        def keep(parameters: list[Tensor]) -> None:
+            (learner.context[learner.rows(space)],) = parameters
+            self.trained[list(space)] = True
+
+        return Trainable([moved], keys, keep, shared=(learner.spec.shared,))
+
+    def all_keys(self) -> Tensor:
+        keys = self.setting.text.clone()
+        trained = tuple(torch.nonzero(self.trained).flatten().tolist())
+        if trained:
+            keys[columns(trained, keys)] = self.learner.keys(trained)
+        return keys
+
+    def state(self, seen: tuple[int, ...]) -> dict[str, Tensor]:
+        rows = self.learner.rows(seen)
+        return {"context": self.learner.context[rows], "trained": self.trained[list(seen)]}
+
+    def put_back(self, seen: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
+        context = self.learner.context
+        context[self.learner.rows(seen)] = state["context"].to(context)
+        self.trained[list(seen)] = state["trained"].cpu()
+
+
+def _tower(setting: Setting) -> TextTower:
+    if setting.encoder is None:
+        raise ConfigError(
+            "soft tokens need a text tower, and this stream's embeddings hold vectors only",
+            got="method.prompt.kind=tokens",
+            do="use method.prompt.kind=residual, or a stream of images",
+        )
+    if setting.encoder.width != setting.width:
+        raise ConfigError(
+            "the text tower's vectors and the stream's are of different width",
+            got=f"{setting.encoder.width} and {setting.width}",
+            do="name the backbone that the stream's vectors come from",
+        )
+    return setting.encoder.text
+
+
+def _embedded_words(tower: TextTower, words: str, tokens: int) -> Tensor:
+    """(1, tokens, token width) of words that soft tokens start from."""
+    ids = tower.tokenise([words])
+    found = int(tower.ends(ids)[0]) - 1
+    if found != tokens:
+        raise ConfigError(
+            "the words that soft tokens start from are of another number",
+            got=f"{words!r} is {found} tokens, method.prompt.tokens={tokens}",
+            do=f"set method.prompt.tokens={found}" if found else "name some words",
+        )
+    with torch.no_grad():
+        return tower.embed(ids[:, 1 : found + 1]).float()

@@ -1,0 +1,147 @@
+"""`raycl report` and `raycl diagnose`: what they write, and what they say when they cannot."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from raycl.cli.main import code_of
+from tests.streams.made_sets import arrays, save_npz
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a few short runs."""
+    place = tmp_path_factory.mktemp("report")
+    data = save_npz(place / "set.npz", arrays(noise=1.2, test=12))
+    for method, seed in (("zero_shot", 0), ("ncm", 0), ("slda", 0), ("slda", 1)):
+        done = code_of(
+            ["run", method, "--stream", f"embeddings:{data}", "--set", "stream.tasks=3",
+             "--seed", str(seed), "--store", str(place / "store"), "--json"]
+        )  # fmt: skip
+        assert done == 0
+    return place
+
+
+@pytest.fixture
+def call(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Call:
+    monkeypatch.setenv("RAYCL_STORE", str(folder / "store"))
+    monkeypatch.chdir(tmp_path)
+
+    def calling(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = code_of(args)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return calling
+
+
+def keys(call: Call, method: str) -> list[str]:
+    lines = call("store", "ls", "result", "--json")[1].splitlines()
+    return [k for line in lines if f"/{method}-" in (k := json.loads(line)["key"])]
+
+
+def test_everything_at_once(call: Call, tmp_path: Path) -> None:
+    code, out, err = call(
+        "report", "--html", "page.html", "--png", "pictures", "--csv", "t.csv",
+        "--parquet", "t.parquet", "--latex", "t.tex", "--out", "t.md", "--title", "Ours & theirs",
+    )  # fmt: skip
+    assert (code, out) == (0, "")
+    assert "the page written to page.html" in err and "pictures written to pictures" in err
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "<title>Ours &amp; theirs</title>" in page and "slda" in page
+    assert len(list(Path("pictures").glob("*.png"))) == 9
+    with Path("t.csv").open() as file:
+        assert [row["label"] for row in csv.DictReader(file)] == pq.ParquetFile("t.parquet").read(
+            use_threads=False
+        )["label"].to_pylist()
+    assert Path("t.tex").read_text().count("\\begin{tabular}") == 1
+    assert Path("t.md").read_text().startswith("| label")
+    assert not list(tmp_path.glob(".*")), "no half file is left"
+
+
+def test_tables_on_stdout(call: Call) -> None:
+    assert call("report", "--markdown")[1].startswith("| label")
+    assert "\\toprule" in call("report", "--latex")[1]
+    assert "slda" in call("report")[1]
+
+
+def test_the_page_knows_when_it_was_run(call: Call) -> None:
+    call("report", "--html", "page.html")
+    assert "<dt>finished</dt>" in Path("page.html").read_text(encoding="utf-8")
+
+
+def test_named_runs_alone(call: Call) -> None:
+    digest = keys(call, "ncm")[0].rsplit("/", 1)[-1]
+    call("report", digest[:8], "--csv", "t.csv")
+    with Path("t.csv").open() as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["ncm"]
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        (["report", "feedbeef"], ["nothing is stored under this key", "feedbeef"]),
+        (["report", "--html", "no/such/page.html"], ["cannot be written", "no/such/page.html"]),
+        (["report", "--html", "."], ["cannot be written"]),
+        (["report", "--out", "t.xlsx"], [".xlsx", ".parquet"]),
+        (["report", "--metric", "last_poled"], ["did you mean last_pooled"]),
+        (["report", "--store", "typo"], ["no store here"]),
+        (["diagnose"], ["RUN"]),
+        (["diagnose", "feedbeef"], ["nothing is stored under this key"]),
+        (["diagnose", "abc"], ["4 or more letters"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_exits_2_and_says_so(call: Call, args: list[str], parts: list[str]) -> None:
+    code, out, err = call(*args)
+    assert (code, out) == (2, "")
+    assert [part for part in parts if part not in err] == [] and "Traceback" not in err
+
+
+def test_an_empty_store_has_nothing_to_report(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, _, err = call("report", "--store", "empty")
+    assert code == 2 and "no finished run" in err
+
+
+def test_diagnose_judges_with_figures_and_thresholds(call: Call) -> None:
+    key = keys(call, "slda")[0]
+    code, out, _ = call("diagnose", key, "--json")
+    answer = json.loads(out)
+    assert code == 0 and answer["key"] == key
+    names = [finding["name"] for finding in answer["findings"]]
+    assert {"below_zero_shot", "recency_bias", "imbalance", "never_predicted"} <= set(names)
+    for finding in answer["findings"]:
+        assert finding["verdict"] in ("good", "watch", "bad")
+        assert finding["threshold"] and isinstance(finding["figure"], float)
+
+
+def test_diagnose_finds_the_zero_shot_run_beside_it(call: Call) -> None:
+    def drops(key: str) -> list[str]:
+        found = json.loads(call("diagnose", key, "--json")[1])["findings"]
+        return [f["text"] for f in found if f["name"] == "early_task_drop"]
+
+    (text,) = drops(keys(call, "ncm")[0])
+    assert "costs zero-shot" in text
+    other_seed = [k for k in keys(call, "slda") if "seed1" in k]
+    assert drops(other_seed[0]) == [], "seed 1 has no zero_shot run"
+
+
+def test_diagnose_for_people_and_as_pictures(call: Call) -> None:
+    key = keys(call, "slda")[0]
+    code, out, err = call("diagnose", key, "--html", "d.html", "--png", "pictures")
+    assert code == 0 and "against zero-shot" in out and "bad below 0" in out
+    assert "Confusion among tasks" in Path("d.html").read_text(encoding="utf-8")
+    assert sorted(p.name for p in Path("pictures").iterdir()) == ["confusion.png", "shares.png"]
+    assert "d.html" in err
