@@ -170,7 +170,9 @@ def gc(uri: str | None, delete: bool, older_than: str) -> None:
         click.echo(f"{item.path}  {item.bytes} bytes  ({item.reason})")
     total = sum(item.bytes for item in garbage) / 2**20
     verb = "removed" if delete else "would go with --delete"
-    click.echo(f"{len(garbage)} things older than {older_than}, {total:.1f} MiB, {verb}", err=True)
+    things = f"{len(garbage)} thing{'' if len(garbage) == 1 else 's'}"
+    ages = f"older than {older_than}, or left by a process that died"
+    click.echo(f"{things} {ages}: {total:.1f} MiB, {verb}", err=True)
 
 
 def _seconds(text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 from raycl.compute.stopping import StopRequest
 from raycl.config.backbones import GIVEN, TINY_CLIP, Backbone
 from raycl.config.execution import Execution
-from raycl.config.streams import EmbeddingsStream, ImageStream, StreamSpec
+from raycl.config.loading import check
+from raycl.config.spec import Spec
+from raycl.config.streams import STREAMS, EmbeddingsStream, ImageStream, StreamSpec, parse_stream
 from raycl.embedding.identity import EmbeddingIdentity
 from raycl.engine.host import Host
 from raycl.engine.hosting import (
@@ -64,15 +67,26 @@ class EmbedResult:
 
 
 def embed(
-    stream: StreamSpec,
-    backbone: Backbone | None = None,
+    stream: StreamSpec | str | Mapping[str, Any],
+    backbone: Backbone | str | None = None,
     execution: Execution | None = None,
     observer: Observer = nobody,
     stop: StopRequest | None = None,
     *,
     out: Path | None = None,
 ) -> EmbedResult:
-    """Embed a stream of images, or find that it was done; `out` writes an embedding set."""
+    """Embed a stream of images, or find that it was done; `out` writes an embedding set.
+
+    A stream may be what `--stream` takes (`"folder:photos"`) or a mapping, a backbone a name.
+    """
+    stream = _stream_of(stream)
+    backbone = Backbone(name=backbone) if isinstance(backbone, str) else backbone
+    if not isinstance(backbone, Backbone | None) or not isinstance(execution, Execution | None):
+        raise ConfigError(
+            "embed takes a stream, then a backbone, then an execution",
+            got=f"{type(backbone).__name__}, {type(execution).__name__}",
+            do="name them: embed(stream, backbone=…, execution=…)",
+        )
     if isinstance(stream, EmbeddingsStream):
         raise ConfigError(
             "these are vectors already", got="embeddings:…", do="name a stream of images"
@@ -90,6 +104,19 @@ def embed(
         out=None if out is None else str(out.absolute()),
     )
     return EmbedResult(**hosted(embed_stream, job, execution, observer, stop or StopRequest()))
+
+
+def _stream_of(given: StreamSpec | str | Mapping[str, Any]) -> StreamSpec:
+    if isinstance(given, STREAMS):
+        return given
+    tree = parse_stream(given) if isinstance(given, str) else given
+    return check(StreamOnly, {"stream": tree}).stream
+
+
+class StreamOnly(Spec):
+    """A stream alone, to be checked as in an experiment."""
+
+    stream: StreamSpec
 
 
 def named(backbone: Backbone) -> Backbone:

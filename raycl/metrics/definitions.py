@@ -189,7 +189,7 @@ def _pooled_at(m: Matrices, i: int) -> Metric:
     # A task without samples adds nothing to the pool, so its entry is not needed.
     cells = _row(m, i) & (m.counts > 0)
     if not cells.any():
-        return Metric(None, f"the tasks up to {i} have no test samples")
+        return Metric(None, f"the tasks up to {i + 1} have no test samples")
     return _over(m, m.seen, cells, lambda R: np.average(R[cells], weights=m.counts[cells[i]]))
 
 

@@ -53,7 +53,7 @@ class Matrices:
         if not len(gaps):
             return None
         if empty := [j for j in self.empty_tasks if cells[..., j].any()]:
-            return f"task {empty[0]} has no test samples"
+            return f"task {empty[0] + 1} has no test samples"
         if table is self.zero_shot:
             return self.no_zero_shot
         later = gaps[gaps[:, 1] > gaps[:, 0]]

@@ -7,16 +7,21 @@ figure mixes label spaces. Means over runs are null where any run is.
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
 from typing import Any
 
-from raycl.report.leaderboard import NOT_RECORDED, Cell, Result, Setting, settings, summary
+from raycl.report.leaderboard import (
+    NOT_RECORDED,
+    Cell,
+    Result,
+    Setting,
+    settings,
+    summary,
+    task_count,
+)
 
 REFERENCE = "zero_shot"
 """The method that the others are held against."""
@@ -55,39 +60,13 @@ def is_reference(setting: Setting) -> bool:
     return all(run["method"] == REFERENCE for run in setting.runs)
 
 
-def task_count(run: Result) -> int:
-    """The number of tasks of a result."""
-    return len(run.get("tasks") or run.get("r_seen") or ())
-
-
 def boards(results: Iterable[Result]) -> list[Board]:
     """The results by label space, in the order of the leaderboard."""
     groups: dict[tuple[str, ...], list[Setting]] = {}
     for setting in settings(results):
         words = (setting.stream, setting.backbone, setting.protocol)
-        groups.setdefault((*words, _label_space(setting.runs[0])), []).append(setting)
-    shown = Counter(key[:-1] for key in groups)
-    return [
-        Board(f"{key[0]} #{key[-1][:4]}" if shown[key[:-1]] > 1 else key[0], group)
-        for key, group in groups.items()
-    ]
-
-
-def _label_space(run: Result) -> str:
-    """A digest of what must be equal for two accuracies to be comparable, seeds aside."""
-    experiment = run.get("experiment") or {}
-    stream = dict(experiment.get("stream") or {})
-    for seed in ("order_seed", "shot_seed"):
-        stream.pop(seed, None)
-    parts = [
-        stream,
-        experiment.get("backbone"),
-        run.get("contents"),
-        run.get("weights"),
-        sorted(run.get("class_names") or ()),
-        task_count(run),
-    ]
-    return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+        groups.setdefault(words, []).append(setting)
+    return [Board(stream, group) for (stream, *_), group in groups.items()]
 
 
 def mean_list(values: Sequence[Any], length: int) -> list[Cell]:

@@ -87,6 +87,7 @@ def diagnose(
     last = d.last_stage(stages, tasks)
     for part in (
         _below_zero_shot(run, stages, tasks),
+        _arrival(run),
         _early_drop(run, zero_shot),
         _recency(run),
         _calibration(run, "ece_seen", "calibration, learnt classes"),
@@ -157,6 +158,31 @@ def _below_zero_shot(
         [f"task {t + 1}: {p.points:+.1f} points on {p.samples} samples" for t, p in worse],
     )
     return [overall, per_task] if len(tasks) > 1 else [overall]
+
+
+def _arrival(run: Mapping[str, Any]) -> _Part:
+    """A method whose keys drift while it knows few classes loses them to those not learnt."""
+    if len(run["tasks"]) < 2 or run["method"] == "zero_shot":
+        return None
+    bare, union = run.get("zero_shot") or [], run["r_union"]
+    if not union or union[0][-1] is None:  # no rule for unseen classes
+        return None
+    pairs = [(bare[t], union[t][t]) for t in range(min(len(bare), len(union)))]
+    lost = [before - after for before, after in pairs if before is not None and after is not None]
+    if not lost:
+        return None
+    worst = max(lost)
+    return Finding(
+        "loss_at_arrival",
+        "newest task among all classes",
+        worst,
+        "points",
+        _limits(DROP, "points"),
+        _verdict(worst, DROP),
+        "Zero-shot's accuracy on a task minus the run's own right after learning it, among all "
+        f"classes of the stream; the worst task, which is task {lost.index(worst) + 1}. Where it "
+        "is high, learnt classes score too low beside those not learnt yet, and transfer flatters.",
+    )
 
 
 def _early_drop(run: Mapping[str, Any], zero_shot: Mapping[str, Any] | None) -> _Part:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import json
 import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from raycl.errors import ConfigError, DataError
@@ -39,6 +41,8 @@ DEFAULT_METRICS = (
 
 _NAMES = ("label", "stream", "backbone", "protocol")
 COSTS = ("state_mib", "seconds")
+EMBEDDING = "embed"
+"""The stage in which images become vectors."""
 NULL = "–"
 NOT_RECORDED = "not recorded"
 
@@ -67,7 +71,7 @@ class Row:
     protocol: str
     n: int
     cells: dict[str, Cell]
-    """By metric, then `state_mib` and `seconds` (all stages together)."""
+    """By metric, then `state_mib` and `seconds` (all stages but the shared embedding)."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +97,44 @@ def settings(results: Iterable[Result]) -> list[Setting]:
     groups: dict[tuple[str, ...], list[Result]] = {}
     for run in _newest(results):
         groups.setdefault(_group(run), []).append(run)
-    shown = Counter(names[:-1] for names in groups)
+    spaces: dict[tuple[str, ...], set[str]] = {}
+    for names, runs in groups.items():
+        spaces.setdefault(names[1:-1], set()).add(label_space(runs[0]))
+    named = {}
+    for (label, *words, digest), runs in groups.items():
+        if len(spaces[tuple(words)]) > 1:  # the same words for two streams: they never mix
+            words[0] += f" #{label_space(runs[0])[:4]}"
+        named[(label, *words, digest)] = runs
+    shown = Counter(names[:-1] for names in named)
     found = []
-    for names, runs in sorted(groups.items(), key=lambda item: _place(*item)):
+    for names, runs in sorted(named.items(), key=lambda item: _place(*item)):
         label, stream, backbone, protocol, digest = names
-        if shown[names[:-1]] > 1:  # the same words for two settings: other data, other code
+        if shown[names[:-1]] > 1:  # the same words for two settings: other options, other code
             label += f" #{digest[:4]}"
         found.append(Setting(label, stream, backbone, protocol, runs))
     return found
+
+
+def label_space(run: Result) -> str:
+    """A digest of what must be equal for two accuracies to be comparable, seeds aside."""
+    experiment = run.get("experiment") or {}
+    stream = dict(experiment.get("stream") or {})
+    for seed in ("order_seed", "shot_seed"):
+        stream.pop(seed, None)
+    parts = [
+        stream,
+        experiment.get("backbone"),
+        run.get("contents"),
+        run.get("weights"),
+        sorted(run.get("class_names") or ()),
+        task_count(run),
+    ]
+    return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def task_count(run: Result) -> int:
+    """The number of tasks of a result."""
+    return len(run.get("tasks") or run.get("r_seen") or ())
 
 
 def _key(run: Result) -> str:
@@ -162,7 +196,10 @@ def row_of(setting: Setting, metrics: Sequence[str]) -> Row:
 
 
 def _total(seconds: Mapping[str, float] | None) -> float | None:
-    return None if seconds is None else math.fsum(seconds.values())
+    """Embedding left out: it is shared, and charged to whichever run came first."""
+    if seconds is None:
+        return None
+    return math.fsum(spent for stage, spent in seconds.items() if stage != EMBEDDING)
 
 
 def metric_of(runs: list[Result], name: str) -> Cell:

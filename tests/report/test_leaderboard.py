@@ -39,7 +39,7 @@ def test_runs_of_one_setting_make_one_row():
     assert row.cells["last_pooled"].mean == pytest.approx(43.0)
     assert row.cells["last_pooled"].sd == pytest.approx(3.0)
     assert str(row.cells["last_pooled"]) == "43.0 ± 3.0"
-    assert row.cells["seconds"].mean == 3.0
+    assert row.cells["seconds"].mean == 2.0  # embedding is shared, and no run's own
 
 
 def test_one_run_shows_no_deviation():
@@ -52,6 +52,16 @@ def test_a_result_that_comes_twice_counts_once():
     (row,) = leaderboard([result("a", 40.0), result("b", 42.0), result("a", 40.0)], METRICS)
     assert row.n == 2
     assert row.cells["last_pooled"].mean == 41.0
+
+
+def test_streams_of_one_name_and_other_data_are_told_apart():
+    one = result("a", setting="1" * 8, contents=["1" * 64])
+    two = result("b", method="ncm", label="ncm", setting="2" * 8, contents=["2" * 64])
+    names = {row.stream for row in leaderboard([one, two], METRICS)}
+    assert len(names) == 2
+    assert all(name.startswith("digits #") for name in names)
+    same = result("c", method="ncm", label="ncm", setting="3" * 8, contents=["1" * 64])
+    assert {row.stream for row in leaderboard([one, same], METRICS)} == {"digits"}
 
 
 @pytest.mark.parametrize("name", ["label", "stream", "backbone", "protocol"])
@@ -104,8 +114,8 @@ def test_markdown_is_aligned_and_explains_nulls():
         to_markdown(rows)
         == r"""| label                | stream | backbone  | protocol          |   n | last_pooled | transfer | state_mib | seconds |
 | -------------------- | ------ | --------- | ----------------- | --: | ----------: | -------: | --------: | ------: |
-| finetune(loss=local) | digits | tiny-clip | class-incremental |   2 |  50.5 ± 0.4 |    –[^1] |       1.5 |       3 |
-| a\|b\\c &lt;i>       | digits | tiny-clip | class-incremental |   1 |        40.0 |     30.0 |       1.5 |       3 |
+| finetune(loss=local) | digits | tiny-clip | class-incremental |   2 |  50.5 ± 0.4 |    –[^1] |       1.5 |       2 |
+| a\|b\\c &lt;i>       | digits | tiny-clip | class-incremental |   1 |        40.0 |     30.0 |       1.5 |       2 |
 
 [^1]: no rule
 """  # noqa: E501
