@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from raycl.config.spec import Spec as Spec
     from raycl.engine.embedding import EmbedResult as EmbedResult
     from raycl.engine.embedding import embed as embed
+    from raycl.engine.fitting import fit_generators as fit_generators
     from raycl.engine.run import RunResult as RunResult
     from raycl.engine.run import run as run
     from raycl.methods.context import Context as Context
     from raycl.methods.method import Method as Method
     from raycl.methods.method import Setting as Setting
+    from raycl.replay.buffer import ReplayBuffer as ReplayBuffer
     from raycl.streams.stream import Task as Task
 
 __version__ = "0.1.0.dev0"
@@ -32,12 +34,14 @@ _HOMES = {
     "Execution": "raycl.config.execution",
     "Experiment": "raycl.config.experiment",
     "Method": "raycl.methods.method",
+    "ReplayBuffer": "raycl.replay.buffer",
     "RunResult": "raycl.engine.run",
     "Setting": "raycl.methods.method",
     "Spec": "raycl.config.spec",
     "Task": "raycl.streams.stream",
     "WorkerSpec": "raycl.compute.pool",
     "embed": "raycl.engine.embedding",
+    "fit_generators": "raycl.engine.fitting",
     "run": "raycl.engine.run",
 }
 

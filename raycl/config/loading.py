@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
+from raycl.config.generators import GENERATORS, parse_generator
 from raycl.config.methods import BUILT_IN, PROMPTS, kind_of, parse_method
 from raycl.config.spec import Spec
 from raycl.config.streams import STREAMS, parse_probe, parse_stream
@@ -73,7 +74,11 @@ def parse_setting(text: str) -> Tree:
     try:
         parsed = _value(value.strip())
     except yaml.YAMLError as error:
-        raise ConfigError(f"the value of --set {path} is not valid YAML", got=value) from error
+        raise ConfigError(
+            f"the value of --set {path} is not valid YAML",
+            got=value,
+            do=f"if it is text, quote it for YAML too: --set '{path}=\"…\"'",
+        ) from error
     tree: Tree = {names[-1]: parsed}
     for name in reversed(names[:-1]):
         tree = {name: tree}
@@ -126,7 +131,7 @@ def _merged(left: Mapping[str, Any], right: Mapping[str, Any]) -> Tree:
 
 
 def _options_of(kind: object) -> list[str]:
-    specs = (*BUILT_IN, *STREAMS, *PROMPTS)
+    specs = (*BUILT_IN, *STREAMS, *PROMPTS, *GENERATORS)
     return [name for spec in specs if kind_of(spec) == kind for name in spec.model_fields]
 
 
@@ -150,7 +155,19 @@ def _spelt_out(tree: Mapping[str, Any]) -> Tree:
     ):
         if isinstance(out.get(name), str):
             out[name] = parse(out[name])
+    method = out.get("method")
+    if isinstance(method, Mapping):
+        out["method"] = {**method, **_spelt_out_parts(method)}
     return out
+
+
+def _spelt_out_parts(method: Mapping[str, Any]) -> Tree:
+    """`generator: gaussian:full` and `prompt: tokens` as their specs."""
+    generator, prompt = method.get("generator"), method.get("prompt")
+    return {
+        **({"generator": parse_generator(generator)} if isinstance(generator, str) else {}),
+        **({"prompt": {"kind": prompt}} if isinstance(prompt, str) else {}),
+    }
 
 
 def check(model: type[M], tree: Any, *, strip: Sequence[str] = ()) -> M:
@@ -173,11 +190,16 @@ def _explain(model: type[BaseModel], error: ValidationError, strip: Sequence[str
             return ConfigError(f"no option is named {shown!r}", do=suggest(location[-1], known))
         case "union_tag_invalid":
             tag = str(first["ctx"]["tag"])
-            return ConfigError(
-                f"unknown {shown} {tag!r}", do=suggest(tag, _kinds_list(location[-1]))
-            )
+            known = _kinds_list(location[-1]) or _tags(str(first["ctx"]["expected_tags"]))
+            return ConfigError(f"unknown {shown} {tag!r}", do=suggest(tag, known))
         case "union_tag_not_found":
             return ConfigError(f"{shown} needs a kind", do=f"set {shown}.kind: {_kinds(shown)}")
+        case "string_type":
+            return ConfigError(
+                f"{shown} must be text",
+                got=repr(first["input"]),
+                do=f"quote it for YAML too: --set '{shown}=\"…\"'",
+            )
         case "missing":
             return ConfigError(f"{shown} is missing", do=f"set it, e.g. --set {shown}=…")
         case _:
@@ -188,6 +210,11 @@ def _explain(model: type[BaseModel], error: ValidationError, strip: Sequence[str
             )
 
 
+def _tags(listed: str) -> list[str]:
+    """The kinds in pydantic's own list of them: `'residual', 'tokens'`."""
+    return [tag.strip(" '") for tag in listed.split(",")]
+
+
 def suggest(name: str, known: Sequence[str]) -> str:
     """What to do about a name that is not known."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
@@ -196,7 +223,12 @@ def suggest(name: str, known: Sequence[str]) -> str:
 
 
 def _kinds_list(field: str) -> list[str]:
-    specs = {"method": BUILT_IN, "stream": STREAMS, "probe": STREAMS}.get(field, ())
+    specs: tuple[type[Spec], ...] = {
+        "method": BUILT_IN,
+        "stream": STREAMS,
+        "probe": STREAMS,
+        "generator": GENERATORS,
+    }.get(field, ())
     return [kind_of(spec) for spec in specs]
 
 

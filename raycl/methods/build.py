@@ -9,22 +9,26 @@ from typing import Any, assert_never
 
 from raycl.config.loading import check
 from raycl.config.methods import (
+    CGIL,
     NCM,
     SLDA,
     Finetune,
     Joint,
     MethodSpec,
     ProtoFusion,
+    RealReplay,
     UserMethod,
     ZeroShot,
 )
 from raycl.config.spec import Spec
 from raycl.errors import ConfigError, MethodError
+from raycl.methods.cgil import CGILMethod
 from raycl.methods.finetune import FinetuneMethod
 from raycl.methods.joint import JointMethod
 from raycl.methods.method import Method, Setting
 from raycl.methods.ncm import NCMMethod
 from raycl.methods.proto_fusion import ProtoFusionMethod
+from raycl.methods.real_replay import RealReplayMethod
 from raycl.methods.slda import SLDAMethod
 from raycl.methods.source_code import SourceCode, read_source_code
 from raycl.methods.zero_shot import ZeroShotMethod
@@ -48,6 +52,10 @@ def build_method(spec: MethodSpec, setting: Setting, code: SourceCode | None = N
             return FinetuneMethod(spec, setting)
         case Joint():
             return JointMethod(spec, setting)
+        case RealReplay():
+            return RealReplayMethod(spec, setting)
+        case CGIL():
+            return CGILMethod(spec, setting)
         case UserMethod():
             return _user_method(spec, setting, code or read_source_code(spec.target))
         case _:

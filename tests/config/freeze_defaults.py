@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from raycl.config.backbones import Backbone
-from raycl.config.methods import BUILT_IN, PROMPTS, Align, UserMethod
+from raycl.config.generators import GENERATORS
+from raycl.config.methods import BUILT_IN, PROMPTS, Align, AlignPrompts, UserMethod
 from raycl.config.spec import Spec
 from raycl.config.streams import STREAMS, Validation
 
@@ -16,7 +17,9 @@ SPECS: tuple[type[Spec], ...] = (
     UserMethod,
     *PROMPTS,
     *STREAMS,
+    *GENERATORS,
     Align,
+    AlignPrompts,
     Validation,
     Backbone,
 )

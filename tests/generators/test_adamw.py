@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from raycl.methods.parts.adamw import AdamW
+from raycl.generators.adamw import AdamW
 
 
 def descend(optimiser: AdamW, parameter: torch.Tensor, steps: int) -> None:

@@ -9,7 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from raycl.config.methods import BUILT_IN, NCM, SLDA, Finetune, ProtoFusion
+from raycl.config.generators import GaussianGenerator, VAEGenerator
+from raycl.config.methods import (
+    BUILT_IN,
+    CGIL,
+    NCM,
+    SLDA,
+    AlignPrompts,
+    Finetune,
+    ProtoFusion,
+    RealReplay,
+)
 from raycl.config.spec import Spec
 from raycl.methods.build import build_method
 from raycl.methods.conformance import check_method
@@ -17,8 +27,15 @@ from raycl.methods.context import Context
 from raycl.methods.method import Method, State
 from raycl.streams.stream import Task
 
+SHORT = AlignPrompts(epochs=2)
+LONG = (CGIL, RealReplay)
+"""Methods whose published budgets are for large sets; their variants below are short."""
+
 VARIANTS = [
-    *(spec_type() for spec_type in BUILT_IN),
+    *(spec_type() for spec_type in BUILT_IN if spec_type not in LONG),
+    CGIL(generator=VAEGenerator(epochs=2, hidden=16, latent=4), per_class=32, align=SHORT),
+    CGIL(generator=GaussianGenerator(covariance="full"), per_class=32, align=SHORT),
+    RealReplay(per_class=32, align=SHORT),
     NCM(unseen="gate"),
     SLDA(unseen="gate", shrinkage=0.0),
     ProtoFusion(weight=0.3),

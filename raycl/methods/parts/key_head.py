@@ -15,18 +15,20 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from raycl.config.methods import Align
 from raycl.errors import MethodError
+from raycl.generators.adamw import AdamW
 from raycl.methods.context import Context
 from raycl.methods.method import Setting
-from raycl.methods.parts.adamw import AdamW
 from raycl.methods.parts.keys import columns, cosine_scores, positions, unit
 
 
@@ -243,7 +245,12 @@ class _Training:
     def keys(self) -> Tensor:
         if self.align.precision == "fp32":
             return self.trainable.keys()
-        with torch.autocast(self.setting.device.type, dtype=torch.bfloat16):
+        device = self.setting.device.type
+        with ExitStack() as using:
+            using.enter_context(torch.autocast(device, dtype=torch.bfloat16))
+            if device == "cpu":
+                # The flash kernel's gradient in bf16 takes longer there than all products.
+                using.enter_context(sdpa_kernel(SDPBackend.MATH))
             keys = self.trainable.keys()
         return keys.float()
 

@@ -1,0 +1,193 @@
+"""Alignment that is fast: cut prompts, bf16, and classes shared out over processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from raycl.backbones.encoder import load_encoder
+from raycl.compute.local_pool import LocalPool
+from raycl.config.backbones import Backbone
+from raycl.config.methods import Align, MappedPrompt, MappedResidual, MappedTokens
+from raycl.config.seeds import rng
+from raycl.errors import ConfigError
+from raycl.generators.adamw import AdamW
+from raycl.methods import conformance
+from raycl.methods.context import Context
+from raycl.methods.method import Setting
+from raycl.methods.parts.key_head import Kept
+from raycl.methods.parts.mapped_heads import MappedHead, build_mapped_head
+from raycl.methods.parts.prompts import PromptAssembly
+from raycl.methods.parts.sharded_keys import Sharded, train_sharded
+from raycl.methods.parts.text_map import TextMap
+from raycl.observe.events import nobody
+from tests.backbones.made_backbones import save_backbone
+
+ALIGN = Align(lr=0.01, epochs=4, batch=16)
+SPACE = (6, 4, 1, 0, 5)
+"""Out of order, and not to be halved."""
+SHARED_OUT: tuple[MappedPrompt, ...] = (
+    MappedTokens(orthogonality=0.5),
+    MappedTokens(tokens=2, shared=True),
+    MappedResidual(mapped=True),
+)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    return save_backbone(tmp_path_factory.mktemp("tower"), embed_dim=conformance.WIDTH)
+
+
+def setting_of(backbone: Backbone) -> Setting:
+    encoder = load_encoder(backbone, torch.device("cpu"))
+    return replace(conformance.synthetic_setting(), logit_scale=20.0, encoder=encoder)
+
+
+def data(setting: Setting) -> Kept:
+    y = np.repeat(SPACE, 12)
+    draw = rng(0, "test alignment")
+    centre = draw.normal(size=(setting.classes, setting.width))  # not where the text is
+    x = centre[y] + draw.normal(size=(len(y), setting.width))
+    return Kept(torch.from_numpy(x).float(), torch.from_numpy(y))
+
+
+def context() -> Context:
+    return Context(0, LocalPool(), nobody)
+
+
+def alone(
+    setting: Setting, prompt: MappedPrompt, align: Align = ALIGN
+) -> tuple[MappedHead, Tensor]:
+    head = build_mapped_head(prompt, setting)
+    losses = head.train_on(data(setting), head.prepare(SPACE), SPACE, align, context())
+    return head, torch.stack(losses)
+
+
+def one_of_two(rank: int, meeting: str, backbone: Backbone, out: Any) -> None:
+    """A learner in a process of its own; the processes meet in a file."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(meeting, 2)  # type: ignore[no-untyped-call]
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    setting = setting_of(backbone)
+    found = []
+    for prompt in SHARED_OUT:
+        head = build_mapped_head(prompt, setting)
+        losses = train_sharded(head, data(setting), SPACE, ALIGN, context())
+        state = {name: tensor.numpy().copy() for name, tensor in head.state(SPACE).items()}
+        found.append((torch.stack(losses).numpy(), state))
+    out.put((rank, found))
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_learners(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """Per prompt, what each of two processes ended with."""
+    spawn = multiprocessing.get_context("spawn")
+    out = spawn.Queue()
+    meeting = str(tmp_path_factory.mktemp("meeting") / "file")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
+        processes = [
+            spawn.Process(target=one_of_two, args=(rank, meeting, backbone, out)) for rank in (0, 1)
+        ]
+        for process in processes:
+            process.start()
+    found = [out.get(timeout=300)[1] for _ in processes]
+    for process in processes:
+        process.join(timeout=60)
+        assert process.exitcode == 0
+    out.close()
+    return list(zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("which", range(len(SHARED_OUT)))
+def test_two_learners_have_the_losses_and_the_state_of_one(
+    backbone: Backbone, two_learners: list[Any], which: int
+) -> None:
+    head, losses = alone(setting_of(backbone), SHARED_OUT[which])
+    assert losses[:4].mean() > losses[-4:].mean() + 0.1
+    (curve, one), (other_curve, other) = two_learners[which]
+    assert np.abs(curve - losses.numpy()).max() < 1e-5
+    assert np.array_equal(curve, other_curve)
+    for name, tensor in head.state(SPACE).items():
+        assert np.array_equal(one[name], other[name]), name
+        assert np.allclose(one[name], tensor.numpy(), atol=2e-4), name
+
+
+def test_shares_cover_the_space_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dist, "get_world_size", lambda group: 3)
+    parts = []
+    for rank in range(3):
+        monkeypatch.setattr(dist, "get_rank", lambda group, rank=rank: rank)
+        parts.append(Sharded(len(SPACE)).own(SPACE))
+    assert sum(parts, ()) == SPACE and {len(part) for part in parts} == {1, 2}
+    with pytest.raises(ConfigError, match="more learners than classes"):
+        Sharded(2)
+
+
+def test_cut_prompts_have_the_losses_of_whole_ones(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = setting_of(backbone)
+    cut = alone(setting, MappedTokens())[1]
+    whole = PromptAssembly.__init__
+
+    def uncut(self: PromptAssembly, *args: Any, **options: Any) -> None:
+        whole(self, *args, **{**options, "truncate": False})
+
+    monkeypatch.setattr(PromptAssembly, "__init__", uncut)
+    assert build_mapped_head(MappedTokens(), setting).learner.assembly.truncate is False  # type: ignore[attr-defined]
+    assert (cut - alone(setting, MappedTokens())[1]).abs().max() < 1e-4
+
+
+def test_half_precision_is_near_and_keeps_its_parameters_whole(backbone: Backbone) -> None:
+    setting = setting_of(backbone)
+    exact = alone(setting, MappedTokens())[1]
+    head, fast = alone(setting, MappedTokens(), ALIGN.model_copy(update={"precision": "bf16"}))
+    assert not torch.equal(exact, fast)
+    assert (exact - fast).abs().max() < 0.1 * exact.max()
+    assert all(
+        t.dtype == torch.float32 for t in head.state(SPACE).values() if t.dtype.is_floating_point
+    )
+
+
+def test_gradients_of_any_layout_move_the_right_elements() -> None:
+    start = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    ours, theirs = (start.clone().requires_grad_() for _ in range(2))
+    optimiser = AdamW([ours], 0.05, 0.0)
+    reference = torch.optim.AdamW([theirs], lr=0.05, weight_decay=0.0)
+    weights = torch.arange(30.0).reshape(5, 6)
+    for _ in range(5):
+        loss = (ours.T.sin() * weights).sum()
+        assert not torch.autograd.grad(loss, ours, retain_graph=True)[0].is_contiguous()
+        optimiser.step(loss)
+        reference.zero_grad()
+        (theirs.T.sin() * weights).sum().backward()  # type: ignore[no-untyped-call]
+        reference.step()
+    assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_the_map_of_a_class_is_its_own_affair() -> None:
+    setting = conformance.synthetic_setting()
+    g = TextMap(setting, 20)
+    together = g(setting.text)
+    assert together.shape == (setting.classes, 20)
+    apart = torch.cat([g(row) for row in setting.text.split(1)])
+    assert torch.allclose(together, apart, atol=1e-6)
+    # By hand, from the formula.
+    x = setting.text.double() * setting.width**0.5
+    for layer in range(4):
+        part = {name: g.tensors[f"{name}.{layer}"].double() for name in ("weight", "bias")}
+        x = x @ part["weight"].T + part["bias"]
+        if layer < 3:
+            x = torch.nn.functional.selu(x / (1 + 1e-5) ** 0.5)
+    assert torch.allclose(together.double(), x, atol=1e-5)
+    assert not TextMap(setting, 20, ends_in_zero=True)(setting.text).any()
+    assert sum(t.numel() for t in g.tensors.values()) == 2 * (144 + 12) + 260 + 420 + 2 * 44
