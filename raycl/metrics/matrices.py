@@ -60,7 +60,7 @@ class Matrices:
         if self.no_union and len(later):
             return self.no_union
         i, j = (int(index) for index in gaps[0])
-        return f"task {j} was not evaluated after task {i}"
+        return f"task {j + 1} was not evaluated after task {i + 1}"
 
 
 def hits(top: Ints, label: Ints) -> NDArray[np.bool_]:
@@ -94,7 +94,7 @@ def _by_task(top: Ints, p: StagePredictions, counts: NDArray[np.int64]) -> Table
     if (half := (ranked > 0) & (ranked < counts)).any():
         j = int(np.flatnonzero(half)[0])
         raise MethodError(
-            f"after stage {p.stage} only some samples of task {j} have a prediction",
+            f"after stage {p.stage} only some samples of task {j + 1} have a prediction",
             got=f"{ranked[j]} of {counts[j]}",
             do="score every test sample of a task, or none",
         )

@@ -16,6 +16,15 @@ from tests.streams.made_sets import arrays, save_npz
 VOLATILE = ("seconds", "computed", "reused", "device")
 """What may differ between two runs that give the same numbers."""
 
+SHORT = {
+    "cgil": {
+        "generator": {"kind": "vae", "epochs": 5, "hidden": 16, "latent": 4},
+        "align": {"epochs": 10, "lr": 3e-3},
+    },
+    "real_replay": {"align": {"epochs": 10, "lr": 3e-3}},
+}
+"""Of methods whose own budgets are for large sets."""
+
 POOLED = textwrap.dedent('''
     """Class means, computed by the workers of a pool: a method that uses the pool."""
 
@@ -71,7 +80,7 @@ class World:
     ) -> RunResult:
         config = load(
             [
-                {"method": parse_method(method), "seed": seed},
+                {"method": {**parse_method(method), **SHORT.get(method, {})}, "seed": seed},
                 {"stream": {"kind": "embeddings", "paths": [str(self.data)], "tasks": 3}},
                 *(parse_setting(text) for text in settings),
             ]

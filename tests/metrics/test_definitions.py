@@ -156,7 +156,7 @@ def test_a_task_without_samples_is_listed_and_never_a_zero():
     assert values["last_pooled"].value == pytest.approx(100 * 7 / 9)
     assert values["stage_task_mean"].value == [50.0, None, None]
     for name in ("stage_task_mean", "last_task_mean", "forgetting", "bwt", "transfer", "average"):
-        assert values[name].why == "task 1 has no test samples"
+        assert values[name].why == "task 2 has no test samples"
     assert values["last_macro"].value == pytest.approx((75 + 80) / 2)
 
 
@@ -182,7 +182,7 @@ def test_a_run_that_is_not_done_has_no_last_accuracy():
         "predicted_recent_fair",
     }
     assert evaluation.values["stage_task_mean"].value == [50.0, 95.0, None]
-    assert evaluation.values["last_pooled"].why == "task 0 was not evaluated after task 2"
+    assert evaluation.values["last_pooled"].why == "task 1 was not evaluated after task 3"
 
 
 def test_true_zeros_count():

@@ -174,7 +174,7 @@ def changed(p: StagePredictions, **columns: int) -> StagePredictions:
         ({"label": 1}, DataError, "same samples"),
         ({"seen_top": 10}, MethodError, "seen ranking holds a class"),
         ({"union_top": 99}, MethodError, "union ranking holds a class"),
-        ({"union_top": -1}, MethodError, "only some samples of task 0"),
+        ({"union_top": -1}, MethodError, "only some samples of task 1"),
     ],
 )
 def test_a_stage_that_contradicts_the_others_is_refused(columns, error, says):
