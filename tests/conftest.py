@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 BUCKET = "raycl-tests"
 
+# Real data, where it lies beside the checkout; tests that need it skip elsewhere.
+_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+if _DATA.is_dir():
+    os.environ.setdefault("RAYCL_DATA", str(_DATA))
+
 # Ray reads it at import; its own processes and those of the tests inherit it.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 

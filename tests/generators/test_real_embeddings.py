@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from raycl.config.seeds import seed_for
 from raycl.generators.build import fit
 from raycl.generators.vectors import ClassVectors
 
-CARS = Path(__file__).resolve().parents[3] / "shared" / "data" / "clip_vitb32" / "stanford_cars.npz"
+CARS = Path(os.environ.get("RAYCL_DATA", "")) / "clip_vitb32" / "stanford_cars.npz"
 CLASSES = 40
 RIDGE = 0.1
 
