@@ -24,11 +24,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from raycl.compute.here import Here
 from raycl.compute.threads import limited_threads
 from raycl.config.backbones import Backbone
 from raycl.config.seeds import rng
 from raycl.config.streams import FolderStream
-from raycl.embedding.encoding import Chunk, ChunkEncoder, OwnFlag
+from raycl.embedding.encoding import Chunk, ChunkEncoder
 from raycl.embedding.identity import EmbeddingIdentity
 
 WIDTH, HEIGHT = 500, 375
@@ -56,7 +57,7 @@ def seconds(work: Callable[[], Any]) -> float:
 def measure(spec: FolderStream, backbone: Backbone, store: Path, rounds: int) -> dict[str, float]:
     """Milliseconds an image: both ways, alternating, and each half alone."""
     names = EmbeddingIdentity.of(spec, backbone)
-    worker = ChunkEncoder(names, str(store), "auto", 1, OwnFlag())
+    worker = ChunkEncoder(names, str(store), "auto", 1, Here())
     rows = range(len(worker.images))
     chunk = Chunk(names.chunk(0, len(rows)), 0, len(rows))
     encoder = worker.encoder

@@ -25,6 +25,7 @@ from typing import Any
 
 from raycl.backbones.hub import cached, fetched
 from raycl.config.backbones import GIVEN, TINY_CLIP, Backbone
+from raycl.config.places import expanded
 from raycl.errors import ConfigError, DataError
 
 HUB, LOCAL_DIR, RANDOM = "hf-hub:", "local-dir:", "random"
@@ -77,20 +78,6 @@ def backbone_files(backbone: Backbone) -> BackboneFiles:
         weights = _checked_weights(expanded(tag))
         return BackboneFiles(architecture, model, weights, _open_clip() / _OPEN_CLIPS_BPE)
     return _tagged(architecture, tag, model)
-
-
-def expanded(text: str) -> Path:
-    """A path as the user wrote it; `$RAYCL_DATA` stands for the root of data sets."""
-    if "RAYCL_DATA" in text and not os.environ.get("RAYCL_DATA"):
-        raise DataError(
-            "the backbone's path refers to RAYCL_DATA, which is not set",
-            got=text,
-            do="export RAYCL_DATA=/folder/of/data/sets",
-        )
-    root = os.environ.get("RAYCL_DATA", "")
-    for spelling in ("${RAYCL_DATA}", "$RAYCL_DATA"):
-        text = text.replace(spelling, root)
-    return Path(text).expanduser()
 
 
 _OPEN_CLIPS_BPE = "bpe_simple_vocab_16e6.txt.gz"

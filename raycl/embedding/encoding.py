@@ -8,10 +8,9 @@ all. Decoding runs ahead of encoding in threads, a bounded number of images.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from raycl.backbones.encoder import load_encoder
-from raycl.compute.stopping import never
+from raycl.compute.here import Here
 from raycl.embedding.device import pick_device
 from raycl.embedding.identity import EmbeddingIdentity
 from raycl.errors import DataError, StoppedError
@@ -30,20 +29,6 @@ from raycl.streams.source import Floats, Ints, listed
 
 AHEAD = 2
 """Encoder passes that decoding may be ahead of encoding."""
-
-
-class OwnFlag:
-    """Asks whether to stop, in this process; a copy that travelled never says so, because
-    whoever sent it ends its process instead."""
-
-    def __init__(self, ask: Callable[[], bool] = never) -> None:
-        self._ask = ask
-
-    def __call__(self) -> bool:
-        return self._ask()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return OwnFlag, ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +55,7 @@ class ChunkEncoder:
     """Holds the encoder and the image set; called with one chunk after the other."""
 
     def __init__(
-        self, identity: EmbeddingIdentity, store: str, device: str, decoders: int, stop: OwnFlag
+        self, identity: EmbeddingIdentity, store: str, device: str, decoders: int, here: Here
     ) -> None:
         _refuse_other_data(identity)
         self.backbone = identity.backbone
@@ -78,7 +63,7 @@ class ChunkEncoder:
         self.encoder = load_encoder(identity.backbone, pick_device(device))
         self.store = Store.open(store)
         self.decoders = decoders
-        self.stop = stop
+        self.here = here
 
     def __call__(self, chunk: Chunk) -> ChunkMade:
         before = self.store.computed[chunk.spec.kind]
@@ -114,7 +99,7 @@ class ChunkEncoder:
                 pixels = torch.zeros(3, *self.encoder.image_size)
             batch.append(pixels)
             if len(batch) == self.backbone.batch or row == rows[-1]:
-                if self.stop():
+                if self.here.stopping():
                     raise StoppedError("stopped between two passes of the encoder")
                 yield torch.stack(batch)
                 batch = []

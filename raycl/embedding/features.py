@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raycl.compute.here import Here
 from raycl.compute.pool import DEFAULT_RESOURCES, Pool, Resources, WorkerSpec
 from raycl.compute.stopping import never
 from raycl.config.backbones import Backbone
@@ -25,7 +26,6 @@ from raycl.embedding.encoding import (
     Chunk,
     ChunkEncoder,
     ChunkMade,
-    OwnFlag,
     vectors_of,
     vectors_table,
 )
@@ -79,7 +79,7 @@ def embed(
 ) -> Features:
     """The features of a stream's images: found in the store, or made and stored."""
     names = EmbeddingIdentity.of(spec, backbone)
-    making = _Making(names, store, pool, observer, device, resources, OwnFlag(stopping))
+    making = _Making(names, store, pool, observer, device, resources, Here(stopping))
     payloads = store.get_or_make(names.features, making.make)
     making.discard_chunks()
     table = payloads["features.arrow"]
@@ -102,7 +102,7 @@ class _Making:
         observer: Observer,
         device: str,
         resources: Resources,
-        stop: OwnFlag,
+        stop: Here,
     ) -> None:
         self.names, self.store, self.pool, self.observer = names, store, pool, observer
         self.resources = resources

@@ -10,13 +10,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from raycl.backbones.files import LOCAL_DIR, WEIGHT_SUFFIXES, expanded
+from raycl.backbones.files import LOCAL_DIR, WEIGHT_SUFFIXES
 from raycl.compute.learner import Target
 from raycl.compute.local_learner import host_in_process
 from raycl.compute.stopping import StopRequest, catching_signals
 from raycl.config.backbones import Backbone
 from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
+from raycl.config.places import expanded
 from raycl.errors import ConfigError, InterruptedByUser, StoppedError
 from raycl.observe.events import Observer
 from raycl.streams.content import with_absolute_paths as absolute_stream

@@ -20,13 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raycl.compute.here import Here
 from raycl.compute.local_pool import LocalPool
 from raycl.compute.pool import DEFAULT_RESOURCES, Pool, Resources, WorkerSpec
 from raycl.compute.stopping import never
 from raycl.config.generators import GeneratorSpec
 from raycl.errors import DataError, MethodError, RayclError, WorkError
 from raycl.fitting.fitted import Fitted, FittedClass
-from raycl.fitting.here import Here
 from raycl.fitting.identity import (
     class_artefact,
     class_stream,

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from raycl.compute.here import Here
 from raycl.compute.pool import Reference
 from raycl.config.generators import GeneratorSpec
 from raycl.errors import ConfigError, DataError, MethodError, RayclError
-from raycl.fitting.here import Here
 from raycl.fitting.identity import unfinished
 from raycl.generators.build import fit
 from raycl.generators.diagnosis import diagnose

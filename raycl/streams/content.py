@@ -9,10 +9,10 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import importlib.util
-import os
 from pathlib import Path
 from typing import assert_never
 
+from raycl.config.places import expanded
 from raycl.config.spec import digest
 from raycl.config.streams import (
     DigitsStream,
@@ -79,7 +79,7 @@ def with_absolute_paths(stream: StreamSpec) -> StreamSpec:
 
 def resolve_path(text: str) -> Path:
     """The file of an embedding set; `$RAYCL_DATA` stands for the root of data sets."""
-    path = _expanded(text)
+    path = expanded(text)
     if path.is_dir():
         raise DataError(
             "an embedding set is a file, and this is a folder",
@@ -97,7 +97,7 @@ def resolve_path(text: str) -> Path:
 
 def resolve_images(text: str) -> Path:
     """A folder of images or a Parquet file of them, as the user wrote it."""
-    path = _expanded(text)
+    path = expanded(text)
     if path.is_dir():
         return path
     if not path.is_file():
@@ -111,19 +111,6 @@ def resolve_images(text: str) -> Path:
             else f"vectors are read with embeddings:{path}",
         )
     return path
-
-
-def _expanded(text: str) -> Path:
-    if "RAYCL_DATA" in text and not os.environ.get("RAYCL_DATA"):
-        raise DataError(
-            "the data path refers to RAYCL_DATA, which is not set",
-            got=text,
-            do="export RAYCL_DATA=/folder/of/data/sets",
-        )
-    root = os.environ.get("RAYCL_DATA", "")
-    for spelling in ("${RAYCL_DATA}", "$RAYCL_DATA"):
-        text = text.replace(spelling, root)
-    return Path(text).expanduser()
 
 
 def _nearby(path: Path, suffixes: tuple[str, ...]) -> str:

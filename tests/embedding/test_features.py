@@ -18,10 +18,11 @@ from PIL import Image
 
 from raycl.backbones.content import backbone_digests
 from raycl.backbones.encoder import Encoder, load_encoder
+from raycl.compute.here import Here
 from raycl.compute.local_pool import LocalPool
 from raycl.config.backbones import Backbone
 from raycl.config.streams import DigitsStream, FolderStream, ImageStream
-from raycl.embedding.encoding import ChunkEncoder, OwnFlag
+from raycl.embedding.encoding import ChunkEncoder
 from raycl.embedding.features import Features, embed
 from raycl.embedding.identity import EmbeddingIdentity
 from raycl.errors import DataError, StoppedError, WorkError
@@ -362,7 +363,7 @@ def test_a_worker_refuses_other_images(folder: FolderStream, tmp_path: Path) -> 
     weights = backbone_digests(TINY)
     other = EmbeddingIdentity(folder, TINY, ("0" * 64,), weights)
     with pytest.raises(DataError, match="not those that are to be embedded"):
-        ChunkEncoder(other, str(tmp_path / "store"), "cpu", 1, OwnFlag())
+        ChunkEncoder(other, str(tmp_path / "store"), "cpu", 1, Here())
 
 
 @pytest.mark.ray

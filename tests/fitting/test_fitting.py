@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from raycl.compute.here import Here
 from raycl.compute.local_pool import LocalPool
 from raycl.config.generators import (
     GaussianGenerator,
@@ -21,7 +22,6 @@ from raycl.config.generators import (
 )
 from raycl.errors import DataError, MethodError, StoppedError, StoreError, WorkError
 from raycl.fitting.fitted import Fitted
-from raycl.fitting.here import Here
 from raycl.fitting.identity import class_stream, distinct_names
 from raycl.fitting.packing import Packs
 from raycl.fitting.parallel import _checked

@@ -40,6 +40,8 @@ from tests.generators.made_classes import (
 
 each_kind = pytest.mark.parametrize("spec", QUICK, ids=name_of)
 each_kind_per_class = pytest.mark.parametrize("spec", PER_CLASS, ids=name_of)
+WITH_WEIGHTS = [spec for spec in QUICK if "weights" in type(spec).model_fields]
+"""All but the mean, which has means and scales only."""
 CLOSED = ("mean", "gaussian", "gmm", "real")
 
 
@@ -283,10 +285,8 @@ def test_what_cannot_be_fitted_is_refused(spec: GeneratorSpec) -> None:
         fit(spec, [made_class(0, 5), made_class(1, 5, width=7)])
 
 
-@each_kind
+@pytest.mark.parametrize("spec", WITH_WEIGHTS, ids=name_of)
 def test_half_precision_weights_cost_little_and_take_half(spec: GeneratorSpec) -> None:
-    if "weights" not in type(spec).model_fields:
-        pytest.skip("it has means and scales only")
     data = made_classes((40, 30))
     single, half = (fit(spec.model_copy(update={"weights": w}), data) for w in ("fp32", "fp16"))
     if single.bytes_per_class > 2 * WIDTH * 4:
