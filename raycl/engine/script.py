@@ -34,7 +34,8 @@ from raycl.engine.evaluating import from_table, predict_stage, predict_zero_shot
 from raycl.engine.host import Host, open_pool
 from raycl.engine.identity import LOOP_REVISION, METRICS_REVISION, RunIdentity
 from raycl.engine.probing import Probe
-from raycl.errors import DataError, StoppedError
+from raycl.engine.states import States
+from raycl.errors import DataError, StoppedError, StoreError
 from raycl.methods.build import build_method
 from raycl.methods.context import Context
 from raycl.methods.method import Method, Setting
@@ -49,6 +50,7 @@ from raycl.store.store import Store
 from raycl.streams.stream import Stream, Task, build
 
 MIB = 2**20
+AGAIN = "run the command again: what is missing is computed"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class _Run:
     def __init__(self, host: Host, job: Job, identity: RunIdentity, store: Store) -> None:
         self.host, self.job, self.identity, self.store = host, job, identity, store
         self.experiment = identity.experiment
+        self.states = States(store, identity.state)
         self.kept: list[str] = []
         self.history: list[dict[str, Any]] = []
         """Notes of each task: seconds by stage, bytes of state, parameters trained."""
@@ -241,9 +244,9 @@ class _Run:
         learning whatever lies between."""
         newest = index
         while newest > self.at:
-            payloads = self.store.get(self.identity.state(newest))
-            if payloads is not None:
-                self._take(newest, payloads)
+            found = self.states.get(newest)
+            if found is not None:
+                self._take(newest, *found)
                 break
             newest -= 1
         for task in self.stream.tasks[self.at + 1 : index + 1]:
@@ -251,28 +254,34 @@ class _Run:
                 raise StoppedError(f"stopped before task {task.index + 1}")
             self._learn(task)
 
-    def _take(self, index: int, payloads: Mapping[str, Any]) -> None:
+    def _take(self, index: int, state: Mapping[str, Tensor], notes: dict[str, Any]) -> None:
         self.method = self._fresh_method()
         self._stand_at(index)
-        self.method.restore(payloads["state.safetensors"])
-        self.notes = payloads["notes.json"]
+        self.method.restore(state)
+        self.notes = notes
 
     def _stand_at(self, index: int) -> None:
         self.at = index
         self.method.seen = self.stream.seen(index)
 
     def _learn(self, task: Task) -> None:
-        spec = self.identity.state(task.index)
-        payloads = self.store.get_or_make(spec, lambda: self._next_state(task))
+        spec, context = self.identity.state(task.index), self._context(task)
+        payloads = self.store.get_or_make(
+            spec,
+            lambda: self._next_state(task, context),
+            needs=lambda: [*self.states.needs(), *context.used],
+        )
         if self.at != task.index:  # a second process had the same work and was quicker
-            self._take(task.index, payloads)
+            found = self.states.read(task.index, payloads)
+            if found is None:
+                raise StoreError(f"the state after task {task.index + 1} is not whole", do=AGAIN)
+            self._take(task.index, *found)
         for stage in self.notes["seconds"]:
             self.store.discard(self.identity.partial(task.index, stage))
 
-    def _next_state(self, task: Task) -> dict[str, Any]:
+    def _next_state(self, task: Task, context: Context) -> dict[str, Any]:
         began = time.monotonic()
         self._stand_at(task.index)
-        context = self._context(task)
         with calling(self.method, "learn"):
             self.method.learn(task.without_test(), context)
         spent = time.monotonic() - began
@@ -282,7 +291,7 @@ class _Run:
             "trainable_parameters": self.method.trainable_parameters,
             "state_bytes": sum(t.numel() * t.element_size() for t in state.values()),
         }
-        return {"state.safetensors": state, "notes.json": self.notes}
+        return self.states.payloads(task.index, state, self.notes)
 
     def _tell(self, task: Task, predictions: StagePredictions, seconds: float) -> None:
         known = predictions.task <= task.index

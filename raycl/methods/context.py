@@ -40,6 +40,8 @@ class Context:
     save_partial: Callable[[str, Mapping[str, Tensor]], None] = lambda stage, tensors: None
     store: Store | None = None
     """Where what outlives the run is kept, such as a generator; None keeps nothing."""
+    used: list[str] = field(default_factory=list)
+    """Keys of stored artefacts that what was learnt is made of; they are kept as long as it."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall-clock seconds by stage, filled by the stages; those before a kill included."""
     _stages: set[str] = field(default_factory=set)

@@ -78,6 +78,7 @@ class ClassGenerators:
             task=context.task,
         )
         context.seconds["fit"] = fitted.seconds
+        context.used += fitted.keys
         return fitted.bank
 
     def _fit_here(self, data: Mapping[str, Tensor], context: Context) -> AnyBank:
