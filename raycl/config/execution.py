@@ -37,6 +37,9 @@ class Execution(Spec):
     workers: int = Field(1, ge=1)
     worker: Worker = Worker()
     learner: Learner = Learner()
+    draws: Literal["trainer", "workers"] = "trainer"
+    """Who draws the samples of generators that are replayed: the process that trains, between
+    two epochs (on a GPU ahead of them), or the pool's workers, ahead."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     stop_after: int | None = Field(None, ge=1)
     """Stop, resumably, once this many tasks of the stream are stored."""

@@ -5,7 +5,7 @@ A default here is part of what is measured: changing one needs a raised `revisio
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
@@ -166,6 +166,7 @@ class AlignPrompts(Spec):
 class AlignedReplay(Spec):
     """Keys aligned at the end of each task on vectors drawn from every class seen so far."""
 
+    revision: ClassVar[int] = 2
     per_class: int = Field(256, ge=1)
     """Vectors drawn of each class, anew for every epoch."""
     input: Literal["raw", "unit"] = "raw"

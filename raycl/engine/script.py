@@ -346,6 +346,7 @@ class _Run:
             stopping=self.host.stopping,
             load_partial=load,
             save_partial=save,
+            draws=self.job.execution.draws,
             store=self.store,
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ class Context:
     """True once the run was asked to stop; a stage looks by itself."""
     load_partial: Callable[[str], Mapping[str, Tensor] | None] = lambda stage: None
     save_partial: Callable[[str, Mapping[str, Tensor]], None] = lambda stage, tensors: None
+    draws: Literal["trainer", "workers"] = "trainer"
+    """Who draws the samples that are replayed; on a CPU the numbers are the same."""
     store: Store | None = None
     """Where what outlives the run is kept, such as a generator; None keeps nothing."""
     used: list[str] = field(default_factory=list)

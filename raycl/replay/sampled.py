@@ -118,6 +118,11 @@ class SampledReplay:
         return tuple(sorted(self._ids))
 
     @property
+    def where(self) -> Where:
+        """Who draws."""
+        return self._where
+
+    @property
     def width(self) -> int:
         """Dimensions of a sample."""
         return self._width
@@ -159,7 +164,11 @@ class SampledReplay:
             waited_seconds=self._clock.waited_seconds,
         )
 
-    def drawn(self, wanted: _Wanted) -> Iterator[Tensor]:
+    def whole_epochs(self, epochs: int, device: torch.device | str = "cpu") -> WholeEpochs:
+        """For a trainer that puts the rows of an epoch into an order of its own."""
+        return WholeEpochs(self, epochs, torch.device(device))
+
+    def drawn(self, wanted: _Wanted) -> Generator[Tensor, None, None]:
         """All samples of one epoch after the other: class by class, (rows, width)."""
         inside = self._where == "trainer"
         epochs = self._drawn_here(wanted) if inside else self._drawn_by_workers(wanted)
@@ -256,6 +265,46 @@ class SampledReplay:
     def labels(self) -> Ints:
         """The class of each row."""
         return np.repeat(np.array(self._ids, np.int64), self._n)
+
+
+class WholeEpochs:
+    """All samples of an epoch at once, class by class; to be closed after use.
+
+    Asked for one after the other, the next is drawn while one is trained on: by the workers, or
+    beside the trainer's GPU. On a CPU that draws itself a second thread would take its time
+    from the trainer.
+    """
+
+    def __init__(self, replay: SampledReplay, epochs: int, device: torch.device) -> None:
+        self._replay, self._epochs, self._device = replay, epochs, device
+        self._inside = replay.where == "trainer"
+        self._coming: Generator[Tensor, None, None] | None = None
+        self._next = -1
+
+    @property
+    def rows(self) -> int:
+        """In an epoch."""
+        return len(self._replay)
+
+    def epoch(self, index: int) -> tuple[Tensor, Tensor]:
+        """Vectors and class ids; the same for the same index, whenever asked."""
+        if self._coming is None or index != self._next:
+            self.close()
+            self._coming = self._replay.drawn(self._wanted(index))
+        samples = next(self._coming)
+        self._next = index + 1
+        return samples.to(self._device), torch.from_numpy(self._replay.labels)
+
+    def _wanted(self, first: int) -> _Wanted:
+        home = self._device if self._inside else torch.device("cpu")
+        ahead = not self._inside or home.type != "cpu"
+        return _Wanted(first, self._epochs, torch.float32, home, ahead, lambda: False)
+
+    def close(self) -> None:
+        """What is being drawn is not needed any more."""
+        if self._coming is not None:
+            self._coming.close()
+        self._coming = None
 
 
 def _groups(bank: AnyBank) -> list[AnyBank]:

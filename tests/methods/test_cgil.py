@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ from raycl.methods.parts.aligned import AlignedMethod
 from raycl.methods.parts.class_generators import ClassGenerators
 from raycl.methods.parts.keys import unit
 from raycl.observe.events import Event, Warned, nobody
+from raycl.replay.sampled import Where, WholeEpochs
 from raycl.store.store import Store
 from raycl.streams.stream import Samples, Task
 from tests.backbones.made_backbones import save_backbone
@@ -264,18 +266,32 @@ def test_an_epoch_half_done_is_drawn_again() -> None:
         assert torch.equal(method.state()[name], tensor), name
 
 
+def epochs_of(generators: ClassGenerators, task: int, draws: Where = "trainer") -> WholeEpochs:
+    with LocalPool() as pool:
+        return generators.replay(8, Context(task, pool, nobody, draws=draws)).whole_epochs(5)
+
+
+def test_the_workers_of_a_pool_draw_what_the_trainer_draws() -> None:
+    method = synthetic(quick())
+    with closing(epochs_of(method.generators, 3, "workers")) as there:
+        here = epochs_of(method.generators, 3)
+        for epoch in (0, 1, 4, 2):  # in order, and after a jump
+            (x, y), (x2, y2) = there.epoch(epoch), here.epoch(epoch)
+            assert torch.equal(x, x2) and torch.equal(y, y2)
+
+
 def test_every_epoch_draws_anew_and_each_class_by_itself() -> None:
     method = synthetic(quick())
-    draws = method.generators.draws(8, task=3)
+    draws = epochs_of(method.generators, task=3)
     one, again, other = draws.epoch(1), draws.epoch(1), draws.epoch(2)
     assert torch.equal(one[0], again[0]) and torch.equal(one[1], again[1])
     assert not torch.equal(one[0], other[0])
-    assert not torch.equal(one[0], method.generators.draws(8, task=2).epoch(1)[0])
+    assert not torch.equal(one[0], epochs_of(method.generators, task=2).epoch(1)[0])
     assert one[1].tolist() == [c for c in method.generators.classes for _ in range(8)]
     # Fewer classes, another order: those that are there draw what they drew.
     some = ClassGenerators(method.spec.generator, method.setting)
     some.fitted = method.generators.fitted[::-1][:2]
-    x, y = some.draws(8, task=3).epoch(1)
+    x, y = epochs_of(some, task=3).epoch(1)
     for c in some.classes:
         assert torch.equal(x[y == c], one[0][one[1] == c])
 

@@ -11,6 +11,7 @@ its zero-shot key. An unseen class is scored by its zero-shot key beside the tra
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from typing import TypeVar
 
 import torch
@@ -58,9 +59,10 @@ class AlignedMethod(Method[S]):
         if not moving:  # a task without a sample
             return
         trainable = self.head.prepare(space, moving)
-        draws = self.generators.draws(self.spec.per_class, task.index)
         align = self.spec.align.at_rate(self.head.rate)
-        self.head.train_on(draws, trainable, space, align, context)
+        replay = self.generators.replay(self.spec.per_class, context)
+        with closing(replay.whole_epochs(align.epochs, self.setting.device)) as epochs:
+            self.head.train_on(epochs, trainable, space, align, context)
 
     def _warn_of_unit_vectors(self, x: Tensor, task: Task, context: Context) -> None:
         if task.index or self.spec.input == "unit" or not len(x):

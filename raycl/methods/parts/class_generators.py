@@ -17,7 +17,6 @@ from torch import Tensor
 
 from raycl.compute.local_pool import LocalPool
 from raycl.config.generators import GeneratorSpec
-from raycl.config.seeds import seed_for
 from raycl.fitting.identity import class_stream, distinct_names
 from raycl.fitting.parallel import fit_generators
 from raycl.generators.build import begin_fit, restore_bank
@@ -25,7 +24,8 @@ from raycl.generators.fitting import AnyBank
 from raycl.generators.vectors import ClassVectors
 from raycl.methods.context import Context
 from raycl.methods.method import Setting
-from raycl.methods.parts.keys import columns
+from raycl.replay.sampled import Fitted as Streamed
+from raycl.replay.sampled import SampledReplay
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,9 +92,22 @@ class ClassGenerators:
             fitting.advance()
         return fitting.bank().pick([names.index(name) for name in data])
 
-    def draws(self, per_class: int, task: int) -> Draws:
-        """Samples of all classes, anew for every epoch."""
-        return Draws(self, per_class, task)
+    def replay(self, per_class: int, context: Context) -> SampledReplay:
+        """So many samples of every class, anew for every epoch."""
+        return SampledReplay(
+            [self._streamed(fitted) for fitted in self.fitted],
+            per_class,
+            seed=self.setting.init_seed,
+            task=context.task,
+            where=context.draws,
+            pool=context.pool,
+            spill=True,  # slower than an error, and not lost
+        )
+
+    def _streamed(self, fitted: Fitted) -> Streamed:
+        seed = self.setting.init_seed
+        streams = [class_stream(seed, self.names[c]) for c in fitted.classes]
+        return Streamed(fitted.bank, fitted.classes, streams)
 
     def state(self) -> dict[str, Tensor]:
         """All banks, each with its classes' ids."""
@@ -113,27 +126,3 @@ class ClassGenerators:
             tensors = {n.removeprefix(start): t for n, t in state.items() if n.startswith(start)}
             bank = restore_bank(self.spec, tensors, self.setting.device)
             self.fitted.append(Fitted(tuple(state[f"{at}classes"].tolist()), bank))
-
-
-@dataclass(frozen=True, eq=False)
-class Draws:
-    """`per_class` samples of every class, other ones in every epoch."""
-
-    generators: ClassGenerators
-    per_class: int
-    task: int
-
-    @property
-    def rows(self) -> int:
-        return self.per_class * len(self.generators.classes)
-
-    def epoch(self, index: int) -> tuple[Tensor, Tensor]:
-        drawn = [self._of(fitted, index).flatten(0, 1) for fitted in self.generators.fitted]
-        x = torch.cat(drawn)
-        return x, columns(self.generators.classes, x).repeat_interleave(self.per_class)
-
-    def _of(self, fitted: Fitted, epoch: int) -> Tensor:
-        seed, task = self.generators.setting.init_seed, self.task
-        names = [self.generators.names[c] for c in fitted.classes]
-        streams = [seed_for(seed, "replay", name, task, epoch) for name in names]
-        return fitted.bank.sample(self.per_class, streams)
