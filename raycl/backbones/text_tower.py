@@ -6,16 +6,23 @@
 It shares the modules of the model that it opens up. Where attention is causal and the
 vector is read at the end-of-text token, nothing after that token can matter: such a tower
 `can_truncate`, and encodes as many positions as it is given. Nothing is cut silently.
+
+`encode` runs the model's own modules, so a vector does not depend on what is encoded beside
+it. `encode_after_start` is for training prompts: the same vectors but for rounding, and much
+less work, where the tower's blocks are of the kind that `pack` knows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from raycl.backbones.packed_blocks import PackedBlocks, Packing, can_pack
 from raycl.errors import DataError
 
 POOLED_AT_EOT = ("argmax", "eos")
@@ -40,6 +47,13 @@ class TextTower:
         """Causal and read at the end-of-text token, so that what follows cannot matter."""
         eos = tower.eos_id if hasattr(tower, "eos_id") else tower.text_eos_id
         self._check_vocabulary(eos)
+        self._blocks = self._packed_blocks()
+
+    def _packed_blocks(self) -> PackedBlocks | None:
+        if not self.can_truncate or not can_pack(self._transformer):
+            return None
+        start = self.embed(torch.tensor(self._tokeniser.sot_token_id))
+        return PackedBlocks(self._transformer, start.float() + self._positions[0].float())
 
     def _check_vocabulary(self, eos: int) -> None:
         known, eot = self._tokens.num_embeddings, self._tokeniser.eot_token_id
@@ -104,18 +118,46 @@ class TextTower:
         As many positions as the longest row needs are enough where the tower can truncate.
         """
         length = embedded.shape[1]
+        self._check_length(length)
+        dtype = self._transformer.get_cast_dtype()
+        x: Tensor = embedded.to(dtype) + self._positions[:length].to(dtype)
+        mask = None if self._mask is None else self._mask[:length, :length]
+        with _kernels(x.device):
+            x = self._transformer(x, attn_mask=mask)
+        # The norm works by position, so only the one that is read needs it.
+        return self._project(self._read(x, eot.to(x.device)))
+
+    def pack(self, ends: Tensor) -> Packing | None:
+        """For `encode_after_start`, of prompts that end at `ends`; None where it cannot be."""
+        if self._blocks is None:
+            return None
+        packing = Packing(ends, self._positions.device)
+        self._check_length(packing.longest)
+        return packing
+
+    def encode_after_start(self, embedded: Tensor, packing: Packing) -> Tensor:
+        """(n, width) as `encode` gives for the start token and `embedded` after it.
+
+        Under autocast the products of the blocks are in its type, and nothing else is.
+        """
+        assert self._blocks is not None
+        device, weights = embedded.device.type, self._transformer.get_cast_dtype()
+        casts = torch.is_autocast_enabled(device)
+        products = torch.get_autocast_dtype(device) if casts else weights
+        with torch.autocast(device, enabled=False):
+            rows = packing.rows(embedded.float()) + self._positions[packing.position].float()
+            return self._project(self._blocks(rows, packing, products).to(weights))
+
+    def _check_length(self, length: int) -> None:
         if length > self.context or (length < self.context and not self.can_truncate):
             raise DataError(
                 "a prompt does not fit the text tower",
                 got=f"{length} tokens, the context is {self.context}",
                 do="use fewer soft tokens or shorter class names",
             )
-        dtype = self._transformer.get_cast_dtype()
-        x: Tensor = embedded.to(dtype) + self._positions[:length].to(dtype)
-        mask = None if self._mask is None else self._mask[:length, :length]
-        x = self._transformer(x, attn_mask=mask)
-        # The norm works by position, so only the one that is read needs it.
-        x = self._norm(self._read(x, eot.to(x.device)))
+
+    def _project(self, x: Tensor) -> Tensor:
+        x = self._norm(x)
         if isinstance(self._projection, nn.Linear):
             x = self._projection(x)
         elif self._projection is not None:
@@ -130,6 +172,14 @@ class TextTower:
                 return x[:, -1]
             case _:
                 return x[torch.arange(len(x), device=x.device), eot]
+
+
+def _kernels(device: torch.device) -> AbstractContextManager[object]:
+    """The attention kernels to take: all that torch has, but for one case."""
+    if device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        # The flash kernel's gradient in bf16 takes longer there than all products.
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()
 
 
 def _shortened(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from raycl.generators.adamw import AdamW
 from raycl.methods import conformance
 from raycl.methods.context import Context
 from raycl.methods.method import Setting
+from raycl.methods.parts import prompts
 from raycl.methods.parts.key_head import Kept
 from raycl.methods.parts.mapped_heads import MappedHead, build_mapped_head
 from raycl.methods.parts.prompts import PromptAssembly
@@ -156,6 +158,17 @@ def test_half_precision_is_near_and_keeps_its_parameters_whole(backbone: Backbon
     assert all(
         t.dtype == torch.float32 for t in head.state(SPACE).values() if t.dtype.is_floating_point
     )
+
+
+@pytest.mark.parametrize("text", [{}, {"no_causal_mask": True}], ids=["causal", "both ways"])
+def test_half_precision_in_chunks_is_that_of_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: dict[str, Any]
+) -> None:
+    setting = setting_of(save_backbone(tmp_path, embed_dim=conformance.WIDTH, **text))
+    align = ALIGN.model_copy(update={"precision": "bf16"})
+    whole = alone(setting, MappedTokens(), align)[1]
+    monkeypatch.setattr(prompts, "CHUNK", 2)
+    assert (alone(setting, MappedTokens(), align)[1] - whole).abs().max() < 0.02 * whole.max()
 
 
 def test_gradients_of_any_layout_move_the_right_elements() -> None:

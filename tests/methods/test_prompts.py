@@ -238,9 +238,9 @@ def test_keys_are_encoded_once_between_trainings(
     method = learn(build_method(tokens_spec(Finetune), setting_of(tiny)), 0, (0, 1))
     x = samples(method.setting, ALL).x
     before = method.seen_scores(x)
-    broken = {"encode": lambda *_: pytest.fail("encoded again")}
     with monkeypatch.context() as patch:
-        patch.setattr(tiny.text, "encode", broken["encode"])
+        for way in ("encode", "encode_after_start"):
+            patch.setattr(tiny.text, way, lambda *_: pytest.fail("encoded again"))
         assert torch.equal(method.seen_scores(x), before)
         method.union_scores(x)
     learn(method, 1, (2, 3))

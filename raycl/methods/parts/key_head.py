@@ -15,13 +15,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 
 from raycl.config.methods import Align
@@ -106,6 +104,9 @@ class Trainable:
     """Which parameters belong to all classes; the others have a row for each class."""
     penalty: Callable[[Gather], Tensor] | None = None
     """Added to the loss."""
+    beside: Tensor | None = None
+    """(others, width) unit keys of no class of the space: they never move, and no sample is
+    theirs."""
 
 
 class KeyHead(ABC):
@@ -234,6 +235,8 @@ class _Training:
 
     def step(self, rows: Tensor) -> Tensor:
         keys = self.learners.gather(self.keys())
+        if self.trainable.beside is not None:
+            keys = torch.cat([keys, self.trainable.beside])
         logits = self.setting.logit_scale * self.x[rows] @ keys.T
         loss = cross_entropy(logits, self.target[rows])
         if self.trainable.penalty is not None:
@@ -245,14 +248,8 @@ class _Training:
     def keys(self) -> Tensor:
         if self.align.precision == "fp32":
             return self.trainable.keys()
-        device = self.setting.device.type
-        with ExitStack() as using:
-            using.enter_context(torch.autocast(device, dtype=torch.bfloat16))
-            if device == "cpu":
-                # The flash kernel's gradient in bf16 takes longer there than all products.
-                using.enter_context(sdpa_kernel(SDPBackend.MATH))
-            keys = self.trainable.keys()
-        return keys.float()
+        with torch.autocast(self.setting.device.type, dtype=torch.bfloat16):
+            return self.trainable.keys().float()
 
     def check(self) -> None:
         finite = all(bool(torch.isfinite(p).all()) for p in self.trainable.parameters)

@@ -7,7 +7,7 @@ name; `PromptLearner` owns soft tokens V, one set per class or one for all; `Tok
 a head of it. Gradients flow only into what stands before the name: the tower is frozen, and
 the embeddings of SOS, name and EOT are looked up once per label space.
 
-Exact savings: only the prompts of the label space are encoded, cut at its longest EOT where
+Exact savings: only the prompts of the label space are encoded, each up to its own EOT where
 the tower allows it. More classes than `CHUNK` are encoded in chunks whose activations are
 computed again for the gradient, so memory does not grow with the number of classes.
 """
@@ -15,11 +15,13 @@ computed again for the gradient, so memory does not grow with the number of clas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from raycl.backbones.packed_blocks import Packing
 from raycl.backbones.text_tower import TextTower
 from raycl.config.methods import TokenPrompt
 from raycl.errors import ConfigError, DataError
@@ -63,38 +65,57 @@ class PromptAssembly:
         last = int(ends.max()) if self.truncate else self.tower.context - self.between - 1
         with torch.no_grad():
             embedded = self.tower.embed(self.tokens[classes, : last + 1])
-        return Prompts(self.tower, embedded, ends + self.between)
+        return Prompts(self.tower, embedded, ends + self.between, whole=not self.truncate)
 
 
 class Prompts:
     """The prompts of some classes, all but what stands between SOS and the name."""
 
-    def __init__(self, tower: TextTower, embedded: Tensor, ends: Tensor) -> None:
+    def __init__(
+        self, tower: TextTower, embedded: Tensor, ends: Tensor, *, whole: bool = False
+    ) -> None:
+        """`whole`: encode every token of `embedded`, also those after the end."""
         self.tower = tower
         self.start, self.rest = embedded[:, :1], embedded[:, 1:]
-        self.ends = ends.to(embedded.device)
+        chunks = [slice(at, at + CHUNK) for at in range(0, len(ends), CHUNK)]
+        self.chunks = [self._chunk(rows, ends[rows], whole) for rows in chunks]
+
+    def _chunk(self, rows: slice, ends: Tensor, whole: bool) -> _Chunk:
+        packing = None if whole else self.tower.pack(ends)
+        return _Chunk(rows, ends.to(self.rest.device), packing)
 
     def keys(self, between: Tensor) -> Tensor:
         """(classes, width) unit keys; `between` is (classes, tokens, token width)."""
         between = between.to(self.rest.device)
-        chunks = range(0, len(self.rest), CHUNK)
-        again = len(chunks) > 1 and torch.is_grad_enabled() and between.requires_grad
+        again = len(self.chunks) > 1 and torch.is_grad_enabled() and between.requires_grad
         out = []
-        for start in chunks:
-            rows = slice(start, start + CHUNK)
-            part = between[rows]
+        for chunk in self.chunks:
+            part = between[chunk.rows]
             if again:
                 encoded = checkpoint(
-                    self._encode, part, rows, use_reentrant=False, preserve_rng_state=False
+                    self._encode, part, chunk, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                encoded = self._encode(part, rows)
+                encoded = self._encode(part, chunk)
             out.append(encoded)
         return unit(torch.cat(out))
 
-    def _encode(self, between: Tensor, rows: slice) -> Tensor:
-        embedded = torch.cat([self.start[rows], between, self.rest[rows]], dim=1)
-        return self.tower.encode(embedded, self.ends[rows])
+    def _encode(self, between: Tensor, chunk: _Chunk) -> Tensor:
+        after_start = torch.cat([between, self.rest[chunk.rows]], dim=1)
+        if chunk.packing is not None:
+            return self.tower.encode_after_start(after_start, chunk.packing)
+        embedded = torch.cat([self.start[chunk.rows], after_start], dim=1)
+        return self.tower.encode(embedded, chunk.ends)
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Prompts encoded at once."""
+
+    rows: slice
+    ends: Tensor
+    packing: Packing | None
+    """None where the tower's own modules encode them."""
 
 
 class PromptLearner:
