@@ -1,9 +1,9 @@
 """AdamW whose whole state is named tensors, ready to be saved in the middle of a loop.
 
-It calls torch's own fused kernel through the functional interface. The optimiser classes
-do the same arithmetic, but building one imports torch's compiler, which takes seconds, and
-their default on a CPU walks through memory once per operation. Moments are per element, so
-classes that share a tensor do not touch each other.
+It calls torch's own fused kernel. The optimiser classes do the same arithmetic, but importing
+them brings in torch's compiler, which takes seconds, and their default goes through memory
+once per operation. Moments are per element, so classes that share a tensor do not touch each
+other, and a part of the parameters may be moved as soon as its gradients are known.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
+ALL = slice(None)
 
 
 class AdamW:
@@ -28,9 +28,10 @@ class AdamW:
         self.parameters = list(parameters)
         assert all(p.is_contiguous() for p in self.parameters)
         self.lr, self.weight_decay = lr, weight_decay
-        self.first = [torch.zeros_like(p) for p in self.parameters]
-        self.second = [torch.zeros_like(p) for p in self.parameters]
-        self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
+        self.moved = [p.detach() for p in self.parameters]  # the same memory, unknown to autograd
+        self.first = [torch.zeros_like(p) for p in self.moved]
+        self.second = [torch.zeros_like(p) for p in self.moved]
+        self.steps = torch.zeros((), device=self.moved[0].device)
 
     def step(self, loss: Tensor) -> None:
         """Move the parameters one step down the loss."""
@@ -40,22 +41,30 @@ class AdamW:
         """Of the loss, one for each parameter."""
         return list(torch.autograd.grad(loss, self.parameters))
 
-    @torch.no_grad()
     def move(self, gradients: Sequence[Tensor]) -> None:
         """Move the parameters by these gradients."""
-        # The fused kernel walks both through memory and would pair wrong elements.
+        self.begin_step()
+        self.move_part(ALL, gradients)
+
+    def begin_step(self) -> None:
+        """Count one more step, in which every part is to be moved once."""
+        self.steps += 1
+
+    def move_part(self, part: slice, gradients: Sequence[Tensor]) -> None:
+        """Move these of the parameters, within a step."""
+        moved = self.moved[part]
+        # The kernel walks both through memory and would pair wrong elements.
         alike = [
             g if g.stride() == p.stride() else g.clone(memory_format=torch.contiguous_format)
-            for g, p in zip(gradients, self.parameters, strict=True)
+            for g, p in zip(gradients, moved, strict=True)
         ]
-        adamw(
-            self.parameters,
+        torch._fused_adamw_(
+            moved,
             alike,
-            self.first,
-            self.second,
+            self.first[part],
+            self.second[part],
             [],
-            self.steps,
-            fused=True,
+            [self.steps] * len(moved),
             amsgrad=False,
             beta1=BETAS[0],
             beta2=BETAS[1],
@@ -85,5 +94,5 @@ class AdamW:
             "parameter": self.parameters,
             "first": self.first,
             "second": self.second,
-            "steps": self.steps,
+            "steps": [self.steps],
         }

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from inspect import ismethod
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor
@@ -20,14 +22,14 @@ class Ahead:
     """`get(0)`, `get(1)`, …: what `make` gives for each round, on the device."""
 
     def __init__(self, make: Callable[[int], Draws], rounds: int, device: torch.device) -> None:
-        self.make, self.rounds, self.device = make, rounds, device
+        self.maker, self.rounds, self.device = _maker(make), rounds, device
         self.waiting: dict[int, Future[Draws]] = {}
         self.workers: ThreadPoolExecutor | None = None
 
     def get(self, index: int) -> Draws:
         """The draws of a round."""
         if self.device.type == "cpu":
-            return self.make(index)
+            return self._made(index)
         if self.workers is None:
             self.workers = ThreadPoolExecutor(WORKERS, thread_name_prefix="raycl-draws")
         for i in range(index, min(index + WORKERS, self.rounds)):
@@ -39,8 +41,19 @@ class Ahead:
             self.workers = None
         return tuple(t.to(self.device, non_blocking=True) for t in draws)
 
+    def _made(self, index: int) -> Draws:
+        make = self.maker()
+        assert make is not None, "the owner of these draws is gone"
+        return make(index)
+
     def _pinned(self, index: int) -> Draws:
-        draws = self.make(index)
+        draws = self._made(index)
         if self.device.type != "cuda":
             return draws
         return tuple(t.pin_memory() for t in draws)
+
+
+def _maker(make: Callable[[int], Draws]) -> Callable[[], Callable[[int], Draws] | None]:
+    # A method is its owner's, and the owner holds these draws: were it held here, all tensors of
+    # a finished fit would stay until the next collection of cycles.
+    return WeakMethod(make) if ismethod(make) else lambda: make

@@ -29,6 +29,7 @@ from raycl.generators.batches import batch_count, batch_slices, epoch_order
 from raycl.generators.fitting import Fitting
 from raycl.generators.gaussian import LOG_2PI
 from raycl.generators.layers import Parameters, stacked
+from raycl.generators.lone_vae import LoneVAE
 from raycl.generators.noise import BLOCK, generator, normals
 from raycl.generators.schedule import warm_restarts
 from raycl.generators.vae_network import (
@@ -118,7 +119,9 @@ class VAEFitting(Fitting):
         self.masks = [self._mask(rows) for rows in self.batches]
         self.counts = [self._counts(rows) for rows in self.batches]
         self.network = stacked([self._start(c.stream, c.width) for c in data], device)
-        self.optimiser = AdamW(list(self.network.values()), spec.lr)
+        self.lone = self._lone()
+        parameters = self.lone.parameters if self.lone else list(self.network.values())
+        self.optimiser = AdamW(parameters, spec.lr)
         self.draws = Ahead(self._draws, spec.epochs, device)
 
     def _start(self, stream: int, width: int) -> Parameters:
@@ -128,6 +131,11 @@ class VAEFitting(Fitting):
             (latent, hidden, hidden, width),
             generator(stream, "start"),
         )
+
+    def _lone(self) -> LoneVAE | None:
+        if self.device.type != "cpu" or len(self.data) > 1:
+            return None
+        return LoneVAE(self.network, self.spec.parity, self.spec.precision == "bf16")
 
     def _mask(self, rows: slice) -> Tensor | None:
         """(classes, rows, 1); None where every class fills the batch."""
@@ -152,10 +160,21 @@ class VAEFitting(Fitting):
 
     def _advance(self) -> None:
         order, noise = self.draws.get(self.done)
-        x = self.x.gather(1, order[..., None].expand_as(self.x))
         self.optimiser.lr = warm_restarts(self.spec.lr, self.done, self.spec.epochs)
+        if self.lone:
+            x = self.x[0].index_select(0, order[0])
+            for rows in self.batches:
+                self._move(self.lone, x[rows], noise[0, rows])
+            return
+        x = self.x.gather(1, order[..., None].expand_as(self.x))
         for rows, mask, counts in zip(self.batches, self.masks, self.counts, strict=True):
             self.optimiser.step(self._loss(x[:, rows], noise[:, rows], mask, counts))
+
+    def _move(self, lone: LoneVAE, x: Tensor, noise: Tensor) -> None:
+        """A step, in which each layer is moved as soon as its gradients are known."""
+        self.optimiser.begin_step()
+        for part, gradients in lone.gradients(x, noise):
+            self.optimiser.move_part(part, gradients)
 
     def _loss(self, x: Tensor, noise: Tensor, mask: Tensor | None, counts: Tensor) -> Tensor:
         low = self.spec.precision == "bf16"
@@ -172,6 +191,8 @@ class VAEFitting(Fitting):
 
     def _restore(self, state: Mapping[str, Tensor]) -> None:
         self.optimiser.restore(state)
+        if self.lone:
+            self.lone.refresh()
 
     def bank(self) -> VAEBank:
         tensors = {n: t.detach() for n, t in self.network.items() if n.startswith(DECODER)}

@@ -36,3 +36,20 @@ def test_a_restored_state_goes_on_bit_for_bit() -> None:
     resumed.restore(stopped.state())
     descend(resumed, second, 5)
     assert torch.equal(through, second)
+
+
+def test_moved_part_by_part_is_moved_at_once() -> None:
+    random = torch.Generator().manual_seed(0)
+    shapes = [(3, 4), (4,), (5,)]
+    starts = [torch.randn(shape, generator=random) for shape in shapes]
+    whole, parts = (AdamW([s.clone() for s in starts], 0.05, 0.1) for _ in range(2))
+    for _ in range(5):
+        gradients = [torch.randn(shape, generator=random) for shape in shapes]
+        whole.move(gradients)
+        parts.begin_step()
+        parts.move_part(slice(1, 3), gradients[1:])
+        parts.move_part(slice(0, 1), gradients[:1])
+    expected, found = whole.state(), parts.state()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert found["steps.0"] == 5
