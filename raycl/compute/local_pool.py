@@ -15,7 +15,6 @@ from typing import Any, Self
 from raycl.compute.failures import Attempts, Failure
 from raycl.compute.pool import (
     DEFAULT_ATTEMPTS,
-    DEFAULT_RESOURCES,
     Done,
     Reference,
     Resources,
@@ -76,7 +75,7 @@ class LocalPool:
         worker: WorkerSpec,
         items: Iterable[Any],
         *,
-        resources: Resources = DEFAULT_RESOURCES,
+        resources: Resources | None = None,
         attempts: int = DEFAULT_ATTEMPTS,
     ) -> Iterator[Done]:
         """Each item's value, one after the other."""
@@ -95,7 +94,7 @@ class LocalPool:
         worker: WorkerSpec,
         items: Iterable[Any],
         *,
-        resources: Resources = DEFAULT_RESOURCES,
+        resources: Resources | None = None,
         attempts: int = DEFAULT_ATTEMPTS,
     ) -> Iterator[Done]:
         """The same with holders of the values."""

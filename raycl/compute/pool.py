@@ -102,17 +102,20 @@ class Pool(Protocol):
         worker: WorkerSpec,
         items: Iterable[Any],
         *,
-        resources: Resources = DEFAULT_RESOURCES,
+        resources: Resources | None = None,
         attempts: int = DEFAULT_ATTEMPTS,
     ) -> Iterator[Done]:
-        """Each item's value as it finishes. Leaving the iterator early frees the workers."""
+        """Each item's value as it finishes. Leaving the iterator early frees the workers.
+
+        Without `resources` a worker holds what the pool was told, by default one CPU.
+        """
 
     def map_references(
         self,
         worker: WorkerSpec,
         items: Iterable[Any],
         *,
-        resources: Resources = DEFAULT_RESOURCES,
+        resources: Resources | None = None,
         attempts: int = DEFAULT_ATTEMPTS,
     ) -> Iterator[Done]:
         """The same, with a `Reference` for a value. The calling process owns the values."""

@@ -81,7 +81,9 @@ class RayPool:
         stopping: Callable[[], bool] = never,
         warm: bool = True,
         patience: float | None = None,
+        resources: Resources = DEFAULT_RESOURCES,
     ) -> None:
+        """`resources` is what a worker holds unless its map says otherwise."""
         require_connection()
         if workers is not None and workers < 1:
             raise ConfigError("a pool needs a worker", got=workers, do="use 1 or more")
@@ -89,6 +91,7 @@ class RayPool:
         self.observer = observer
         self.stopping = stopping
         self.patience = patience
+        self.resources = resources
         self._warm = warm
         self._idle: list[_Hand] = []
         self._maps: list[_Map] = []
@@ -98,22 +101,26 @@ class RayPool:
         worker: WorkerSpec,
         items: Iterable[Any],
         *,
-        resources: Resources = DEFAULT_RESOURCES,
+        resources: Resources | None = None,
         attempts: int = DEFAULT_ATTEMPTS,
     ) -> Iterator[Done]:
         """Each item's value as it finishes."""
-        return _Map(self, worker, items, resources, attempts, fetch=True).results()
+        return _Map(
+            self, worker, items, resources or self.resources, attempts, fetch=True
+        ).results()
 
     def map_references(
         self,
         worker: WorkerSpec,
         items: Iterable[Any],
         *,
-        resources: Resources = DEFAULT_RESOURCES,
+        resources: Resources | None = None,
         attempts: int = DEFAULT_ATTEMPTS,
     ) -> Iterator[Done]:
         """Each item's reference as it finishes; the values stay on their nodes."""
-        return _Map(self, worker, items, resources, attempts, fetch=False).results()
+        return _Map(
+            self, worker, items, resources or self.resources, attempts, fetch=False
+        ).results()
 
     def put(self, value: Any) -> Reference:
         return RayReference(ray.put(value))

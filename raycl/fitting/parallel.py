@@ -22,7 +22,7 @@ from torch import Tensor
 
 from raycl.compute.here import Here
 from raycl.compute.local_pool import LocalPool
-from raycl.compute.pool import DEFAULT_RESOURCES, Pool, Resources, WorkerSpec
+from raycl.compute.pool import Pool, Resources, WorkerSpec
 from raycl.compute.stopping import never
 from raycl.config.generators import GeneratorSpec
 from raycl.errors import DataError, MethodError, RayclError, WorkError
@@ -61,7 +61,7 @@ def fit_generators(
     observer: Observer = nobody,
     stopping: Callable[[], bool] = never,
     device: str = "cpu",
-    resources: Resources = DEFAULT_RESOURCES,
+    resources: Resources | None = None,
     task: int = BEFORE_TASKS,
 ) -> Fitted:
     """The generators of these classes, by name (n, d) floats, in their order.
@@ -137,7 +137,7 @@ class _Fitting:
         observer: Observer,
         stopping: Callable[[], bool],
         device: str,
-        resources: Resources,
+        resources: Resources | None,
         task: int,
     ) -> None:
         self.generator, self.store, self.pool = generator, store, pool

@@ -23,7 +23,7 @@ from torch import Tensor
 from raycl.compute.pool import Pool, Reference, WorkerSpec
 from raycl.config.generators import GeneratorSpec
 from raycl.config.seeds import seed_for
-from raycl.errors import ConfigError, DataError
+from raycl.errors import ConfigError, DataError, StoppedError
 from raycl.generators.build import restore_bank
 from raycl.generators.fitting import AnyBank
 from raycl.replay.batches import PREFETCH, Batch, Batches, Clock, Position, Schedule
@@ -171,7 +171,7 @@ class SampledReplay:
     def drawn(self, wanted: _Wanted) -> Generator[Tensor, None, None]:
         """All samples of one epoch after the other: class by class, (rows, width)."""
         inside = self._where == "trainer"
-        epochs = self._drawn_here(wanted) if inside else self._drawn_by_workers(wanted)
+        epochs = self.drawn_here(wanted) if inside else self._drawn_by_workers(wanted)
         if not wanted.ahead:
             yield from self._timed(epochs)
             return
@@ -202,7 +202,8 @@ class SampledReplay:
         self._draw_seconds += time.perf_counter() - began
         return samples
 
-    def _drawn_here(self, wanted: _Wanted) -> Generator[Tensor, None, None]:
+    def drawn_here(self, wanted: _Wanted) -> Generator[Tensor, None, None]:
+        """The same, by this process."""
         groups = [_groups(fitted.bank.to(wanted.home)) for fitted in self._banks]
         for epoch in range(wanted.first, wanted.last):
             out = torch.empty(len(self), self._width, dtype=wanted.dtype, device=wanted.home)
@@ -291,8 +292,13 @@ class WholeEpochs:
         if self._coming is None or index != self._next:
             self.close()
             self._coming = self._replay.drawn(self._wanted(index))
-        samples = next(self._coming)
-        self._next = index + 1
+        try:
+            samples = next(self._coming)
+            self._next = index + 1
+        except StoppedError:
+            # Workers draw no more. The trainer stops after its next step, and saves itself.
+            self.close()
+            samples = next(self._replay.drawn_here(self._wanted(index)))
         return samples.to(self._device), torch.from_numpy(self._replay.labels)
 
     def _wanted(self, first: int) -> _Wanted:

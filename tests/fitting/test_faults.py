@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from raycl.compute.pool import Resources
 from raycl.config.generators import GaussianGenerator, SharedVAEGenerator, VAEGenerator
-from raycl.errors import MethodError
+from raycl.errors import ClusterError, MethodError
 from raycl.observe.events import Computed, Event, WorkerLost
 from raycl.store.store import Store
 from tests.engine.processes import descendants
@@ -30,10 +31,10 @@ def busy_workers() -> list[int]:
     return [p for p, name in descendants(os.getpid()) if name.startswith("ray::Pool")]
 
 
-def over(workers: int, observer: Any = None) -> Any:
+def over(workers: int, observer: Any = None, **more: Any) -> Any:
     from raycl.compute.ray_pool import RayPool
 
-    return RayPool(observer or (lambda event: None), workers=workers)
+    return RayPool(observer or (lambda event: None), workers=workers, **more)
 
 
 def test_any_number_of_workers_gives_the_same_bits(tmp_path: Path, ray_session: object) -> None:
@@ -49,6 +50,12 @@ def test_any_number_of_workers_gives_the_same_bits(tmp_path: Path, ray_session: 
         assert [n.dispersion for n in sorted(found.notes, key=lambda n: n.name)] == [
             n.dispersion for n in sorted(alone.notes, key=lambda n: n.name)
         ]
+
+
+def test_a_worker_holds_what_its_pool_was_told(tmp_path: Path, ray_session: object) -> None:
+    too_much = {"resources": Resources(cpus=3), "patience": 0.0}
+    with over(1, **too_much) as pool, pytest.raises(ClusterError, match="3 CPU"):
+        fitted(made_vectors((5,)), tmp_path, GaussianGenerator(), pool=pool)
 
 
 def test_a_killed_worker_costs_the_class_it_was_at(tmp_path: Path, ray_session: object) -> None:

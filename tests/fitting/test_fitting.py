@@ -25,7 +25,7 @@ from raycl.fitting.fitted import Fitted
 from raycl.fitting.identity import class_stream, distinct_names
 from raycl.fitting.packing import Packs
 from raycl.fitting.parallel import _checked
-from raycl.fitting.worker import ClassFitter, Fit
+from raycl.fitting.worker import PICTURES, ClassFitter, Fit
 from raycl.generators.build import fit
 from raycl.generators.vectors import ClassVectors
 from raycl.observe.events import Computed, Event, Progress, Reused, Warned
@@ -407,6 +407,7 @@ def test_a_stack_as_a_gpu_takes_it_names_the_class_that_breaks_it(tmp_path: Path
     data = [ClassVectors(w.name, torch.tensor(w.vectors), w.stream) for w in want]
     made = fitter._stacked(fits[:2], data[:2])
     assert [m.computed for m in made] == [True, True]
+    assert all(m.notes is not None and PICTURES not in m.notes for m in made), "not sent back"
     made = fitter._stacked(fits, data)
     assert [m.computed for m in made] == [False, False, True, True, True, False]
     assert [m.fault is None for m in made] == [True] * 5 + [False]
