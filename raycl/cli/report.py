@@ -15,6 +15,7 @@ from raycl.report.boards import boards
 from raycl.report.latex import to_latex
 from raycl.report.leaderboard import (
     DEFAULT_METRICS,
+    Result,
     Row,
     leaderboard,
     to_csv,
@@ -69,7 +70,7 @@ def report(
     found = finished_runs(opened, runs)
     if not found:
         raise ConfigError("the store holds no finished run", got=opened.uri, do="raycl run, first")
-    results = [{**run.values, "created": run.record.created} for run in found]
+    results: list[Result] = [{**run.values, "created": run.record.created} for run in found]
     columns = metrics or DEFAULT_METRICS
     rows = leaderboard(results, columns)
     asked: list[tuple[_Kind, Path | None]] = [("html", html), ("csv", csv), ("parquet", parquet)]
@@ -78,6 +79,10 @@ def report(
     if out is not None:
         asked.append((_kind_of(out), out))
     files = [(kind, path) for kind, path in asked if path is not None]
+    if png or pdf or any(kind == "html" for kind, _ in files):
+        from raycl.report.latents import with_latents
+
+        results = with_latents(opened, results)
     for kind, path in files:
         _write(kind, path, results, rows, columns, title)
         _tell(path, kind, len(rows))

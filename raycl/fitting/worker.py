@@ -3,6 +3,9 @@
 Guarantees: a class is stored as soon as it is fitted, so a kill costs a worker on a CPU the
 class it was at, and on a GPU one stack; a class that cannot be fitted is told by name and costs
 the others of its pack nothing. A long fit saves itself now and then and goes on from there.
+
+A small picture of each class is stored beside what is known of it, because a worker has the
+real vectors at hand, and whoever looks later has not. It moves no number of the fit.
 """
 
 from __future__ import annotations
@@ -22,16 +25,27 @@ from torch import Tensor
 from raycl.compute.here import Here
 from raycl.compute.pool import Reference
 from raycl.config.generators import GeneratorSpec
+from raycl.config.seeds import seed_for
 from raycl.errors import ConfigError, DataError, MethodError, RayclError
 from raycl.fitting.identity import unfinished
 from raycl.generators.build import fit
 from raycl.generators.diagnosis import diagnose
 from raycl.generators.fitting import AnyBank, Watch
-from raycl.generators.vectors import ClassVectors
+from raycl.generators.noise import BLOCK
+from raycl.generators.noise import generator as random_of
+from raycl.generators.vectors import ClassVectors, standardise
 from raycl.store.artefact import ArtefactSpec
 from raycl.store.store import Make, Payloads, Store
 
 TENSORS, NOTES, STATE = "generator.safetensors", "notes.json", "state.safetensors"
+PICTURES = "pictures"
+"""Where the notes hold a `Picture` of each class, in the order of the classes."""
+REAL, SAMPLED = 48, BLOCK
+"""At most so many points of a picture; what is sampled is computed in whole blocks."""
+AXES_ROWS = 128
+"""Vectors that the axes of a picture are found from: all of a small class."""
+STEPS = 1000
+"""How finely a picture's coordinates are kept."""
 FAULTS = (DataError, MethodError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 """What is wrong with one class, and not with the machine."""
 
@@ -51,6 +65,23 @@ class ClassNotes:
     log_likelihood: float | None
     seconds: float
     bytes: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Real and sampled vectors of a class in the first two principal axes of the real ones.
+
+    Points are whole numbers in one text, `x y x y …`, in parts of `unit` over `STEPS`, from the
+    real mean: so ten thousand pictures are small, stored or in memory. An axis along which the
+    real vectors do not vary, as with a single one, is 0 everywhere.
+    """
+
+    real: str
+    sampled: str
+    unit: float
+    """The largest distance from the real mean along an axis."""
+    share: tuple[float, float]
+    """Of the real vectors' variance, along each axis."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +115,7 @@ class Made:
     artefact: ArtefactSpec
     computed: bool = False
     notes: Mapping[str, Any] | None = None
-    """The payload of that name, or None and a fault."""
+    """The payload of that name without its pictures, or None and a fault."""
     fault: RayclError | None = None
 
 
@@ -117,7 +148,9 @@ class ClassFitter:
             notes = self.store.get_or_make(work.artefact, make)[NOTES]
         except FAULTS as error:
             return Made(work.artefact, fault=_told(error, work))
-        return Made(work.artefact, self.store.computed[kind] > before, notes)
+        # Pictures stay in the store: who asked for a fit has no use for them.
+        told = {name: value for name, value in notes.items() if name != PICTURES}
+        return Made(work.artefact, self.store.computed[kind] > before, told)
 
     def _resumed(self, work: Fit, data: Sequence[ClassVectors]) -> Payloads:
         """The payloads of one fit, from where an earlier process left it."""
@@ -205,10 +238,56 @@ def _payloads(bank: AnyBank, data: Sequence[ClassVectors], seconds: float) -> Pa
         for i, c in enumerate(data)
     ]
     shapes = {name: list(tensor.shape) for name, tensor in state.items()}
+    parts = bank.split([1] * len(data))
+    pictures = [asdict(picture(part, c)) for part, c in zip(parts, data, strict=True)]
     return {
         TENSORS: state,
-        NOTES: {"classes": [asdict(note) for note in notes], "shapes": shapes},
+        NOTES: {
+            "classes": [asdict(note) for note in notes],
+            "shapes": shapes,
+            PICTURES: pictures,
+        },
     }
+
+
+def picture(part: AnyBank, c: ClassVectors) -> Picture:
+    """The picture of one class, whose own bank this is."""
+    scaled = standardise(c.vectors)
+    order = torch.randperm(len(c), generator=random_of(c.stream, "picture"))
+    rows = scaled.x[order[:AXES_ROWS]] * scaled.std
+    axes, share = _principal_axes(rows)
+    samples = part.sample(SAMPLED, [seed_for(c.stream, "picture")])[0].cpu().double()
+    real, sampled = rows[:REAL] @ axes, (samples - scaled.mean) @ axes
+    sampled = sampled[sampled.isfinite().all(dim=1)]
+    unit = float(torch.cat([real, sampled]).abs().max())
+    return Picture(_text(real, unit), _text(sampled, unit), unit, share)
+
+
+def _principal_axes(rows: Tensor) -> tuple[Tensor, tuple[float, float]]:
+    """The two directions (d, 2) of most variance, and their shares of it.
+
+    From the smaller of the two Gram matrices, so that neither many rows nor many dimensions
+    cost much. The sign makes an axis's largest entry positive.
+    """
+    largest = rows.abs().max().clamp(min=torch.finfo(rows.dtype).tiny)
+    x = rows / largest  # what is squared neither overflows nor vanishes
+    few = len(x) < x.shape[1]
+    values, vectors = torch.linalg.eigh(x @ x.T if few else x.T @ x)
+    axes, shares = x.new_zeros(x.shape[1], 2), [0.0, 0.0]
+    total = float(values.clamp(min=0).sum())
+    for place in range(min(2, len(values))):
+        value, vector = float(values[-1 - place]), vectors[:, -1 - place]
+        if value <= total * torch.finfo(x.dtype).eps * len(values):
+            break
+        axis = x.T @ vector / value**0.5 if few else vector
+        axes[:, place] = axis * axis[axis.abs().argmax()].sign()
+        shares[place] = round(value / total, 4)
+    return axes, (shares[0], shares[1])
+
+
+def _text(points: Tensor, unit: float) -> str:
+    steps = points * (STEPS / unit) if unit else points
+    return " ".join(map(str, steps.round().int().flatten().tolist()))
 
 
 def _number(column: Tensor | None, place: int) -> float | None:

@@ -15,7 +15,11 @@ from raycl.report.boards import Board, is_reference, mean_list, mean_table
 from raycl.report.leaderboard import NOT_RECORDED, Cell, Result, Setting, metric_of, summary
 
 SEEN, UNION = "classes seen so far", "all classes"
+MOST_PANELS = 10
+"""Classes whose latents are shown."""
 _LATER = "a task not learnt yet"
+
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,34 @@ class Stack:
     unit: str = "seconds"
 
 
-Figure = LineChart | HeatMap | Bars | Scatter | Stack
+@dataclass(frozen=True)
+class Panel:
+    """One class: its real vectors and what its generator draws, in two principal axes."""
+
+    name: str
+    task: int
+    vectors: int
+    """All of the class, of which `real` shows some."""
+    dispersion: float | None
+    """Deviation of samples over that of vectors; null where the class does not vary."""
+    real: list[Point]
+    sampled: list[Point]
+    share: Point
+    """Of the real vectors' variance, along each axis."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Panels side by side, each with a scale of its own that both its axes share."""
+
+    key: str
+    title: str
+    note: str
+    name: Name
+    panels: list[Panel]
+
+
+Figure = LineChart | HeatMap | Bars | Scatter | Stack | Latents
 
 
 def figures(board: Board) -> list[Figure]:
@@ -129,6 +160,7 @@ def figures(board: Board) -> list[Figure]:
         accuracy_against_state(board),
         forgetting(board),
         seconds_per_stage(board),
+        *(latents(board, setting, name) for setting, name in named(board)),
         *(heat_map(board, setting, name) for setting, name in named(board)),
     ]
     return [figure for figure in found if figure is not None]
@@ -274,6 +306,28 @@ def _seconds(runs: Sequence[Result]) -> dict[str, float]:
     recorded = [run["seconds"] for run in runs if run.get("seconds")]
     parts = dict.fromkeys(part for seconds in recorded for part in seconds)
     return {p: sum(float(s.get(p, 0.0)) for s in recorded) / len(recorded) for p in parts}
+
+
+def latents(board: Board, setting: Setting, name: Name) -> Latents | None:
+    """The pictures that the generators of one run left, classes in the order of learning."""
+    run = next((run for run in setting.runs if run.get("latents")), None)
+    if run is None:
+        return None
+    panels = [_panel(one) for one in run["latents"][:MOST_PANELS]]
+    classes = sum(len(task["classes"]) for task in run.get("tasks") or [])
+    which = f"{len(panels)} of {classes:,} classes" if classes > len(panels) else "all classes"
+    seed = (run.get("seeds") or {}).get("order")
+    note = f"{which} in the order of learning" + (f", seed {seed}" if seed is not None else "")
+    return Latents(f"latents-{name.place + 1}", name.label, note, name, panels)
+
+
+def _panel(one: dict[str, Any]) -> Panel:
+    points = {what: [(x, y) for x, y in one[what]] for what in ("real", "sampled")}
+    first, second = one["share"]
+    return Panel(
+        str(one["name"]), one["task"], one["vectors"], one["dispersion"], **points,
+        share=(first, second),
+    )  # fmt: skip
 
 
 def heat_map(board: Board, setting: Setting, name: Name) -> HeatMap | None:

@@ -70,7 +70,8 @@
 
   function saver(button) {
     button.addEventListener("click", () => {
-      const shown = [...button.parentElement.querySelectorAll("svg.chart")].filter((svg) => svg.getClientRects().length);
+      const panels = button.parentElement.querySelector(".panels");
+      const shown = panels ? [together(panels)] : [...button.parentElement.querySelectorAll("svg.chart")].filter((svg) => svg.getClientRects().length);
       shown.forEach((svg, i) => {
         const copy = svg.cloneNode(true);
         const style = document.createElementNS("http://www.w3.org/2000/svg", "style");
@@ -92,6 +93,22 @@
         setTimeout(() => URL.revokeObjectURL(link.href), 10000);
       });
     });
+  }
+
+  // Panels are one picture, as they stand on the page.
+  function together(panels) {
+    const box = panels.getBoundingClientRect();
+    const whole = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    const place = (svg, values) => Object.entries(values).forEach(([name, value]) => svg.setAttribute(name, value));
+    const [margin, width, height] = [14, box.width + 28, box.height + 28];
+    place(whole, { class: "chart", viewBox: `0 0 ${width} ${height}`, width, height });
+    panels.querySelectorAll("svg.chart").forEach((svg) => {
+      const at = svg.getBoundingClientRect();
+      const copy = svg.cloneNode(true);
+      place(copy, { x: at.left - box.left + margin, y: at.top - box.top + margin, width: at.width, height: at.height });
+      whole.append(copy);
+    });
+    return whole;
   }
 
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();

@@ -14,20 +14,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from raycl.report.boards import Board
+from raycl.report.clouds import MEAN, REAL_WORDS, SAMPLED_WORDS, bounds, known, shares
 from raycl.report.figures import (
     Bars,
     Figure,
     HeatMap,
+    Latents,
     LineChart,
     Matrix,
     Name,
+    Panel,
+    Point,
     Scatter,
     Stack,
     figures,
 )
 from raycl.report.leaderboard import Cell
 from raycl.report.palette import DASHES, LEVELS, LIGHT, MARKERS, has_high_text, level_of
-from raycl.report.scales import short
+from raycl.report.scales import fitted, short
 from raycl.report.sections import slug
 from raycl.report.writing import report_unwritable, write_whole
 
@@ -38,6 +42,10 @@ if TYPE_CHECKING:
 Format = Literal["png", "pdf"]
 
 _WIDTH, _DPI = 5.4, 220
+_TITLE = 320
+"""Points that a title may take."""
+_ABREAST = 5
+"""Panels of a row."""
 _SHAPES = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
 
 
@@ -48,7 +56,7 @@ def write_pictures(found: Iterable[Board], folder: Path, kind: Format = "png") -
     written = []
     for number, board in enumerate(found, start=1):
         for figure in figures(board):
-            words = slug(figure.title) if isinstance(figure, HeatMap) else ""
+            words = slug(figure.title) if isinstance(figure, HeatMap | Latents) else ""
             parts = (f"{number}-{slug(board.name)}", figure.key, words)
             written.append(folder / f"{'-'.join(p for p in parts if p)}.{kind}")
             write_picture(figure, written[-1], kind)
@@ -110,6 +118,8 @@ def _height(figure: Figure) -> float:
             return 0.9 + 0.3 * len(figure.names)
         case HeatMap():
             return 2.0 if len(figure.matrices[0].columns) < 4 else 2.7
+        case Latents():
+            return 0.5 + 1.5 * math.ceil(len(figure.panels) / _ABREAST)
         case LineChart():
             return 3.0 + 0.16 * math.ceil(len(figure.lines) / 3)
         case Scatter():
@@ -128,6 +138,8 @@ def _draw(picture: Picture, figure: Figure) -> None:
             _stack(picture, figure)
         case HeatMap():
             _maps(picture, figure)
+        case Latents():
+            _clouds(picture, figure)
 
 
 def _look(name: Name) -> tuple[str, Any, str]:
@@ -235,7 +247,7 @@ def _stack(picture: Picture, figure: Stack) -> None:
 
 
 def _maps(picture: Picture, figure: HeatMap) -> None:
-    picture.suptitle(figure.title, fontsize=9)
+    picture.suptitle(fitted(figure.title, _TITLE, 9), fontsize=9)
     for axes, one in zip(picture.subplots(1, len(figure.matrices), squeeze=False)[0],
                          figure.matrices, strict=True):  # fmt: skip
         _map(axes, one, figure)
@@ -269,3 +281,35 @@ def _map(axes: Axes, one: Matrix, figure: HeatMap) -> None:
                     high = has_high_text(level_of(v))
                     axes.text(j, i, f"{v:.0f}", ha="center", va="center", fontsize=6.5,
                               color=LIGHT.on_high if high else LIGHT.on_low)  # fmt: skip
+
+
+def _clouds(picture: Picture, figure: Latents) -> None:
+    picture.suptitle(fitted(figure.title, _TITLE, 9), fontsize=9)
+    rows = math.ceil(len(figure.panels) / _ABREAST)
+    grid = picture.subplots(rows, _ABREAST, squeeze=False).flatten()
+    for axes, shown in zip(grid, figure.panels, strict=False):
+        _cloud(axes, shown, _look(figure.name)[0])
+    for axes in grid[len(figure.panels) :]:
+        axes.set_axis_off()
+    handles = grid[0].get_legend_handles_labels()
+    picture.legend(*handles, loc="outside lower center", ncols=2)
+
+
+def _cloud(axes: Axes, shown: Panel, colour: str) -> None:
+    (x, y), half = bounds(shown)
+    reach = 1.1 * half or 1.0
+    for along in (axes.axvline, axes.axhline):
+        along(MEAN[0], color=LIGHT.hair, lw=0.6, zorder=0)
+    looks: list[tuple[list[Point], str, dict[str, Any]]] = [
+        (shown.sampled, SAMPLED_WORDS, {"ms": 1.7, "mew": 0, "color": colour}),
+        (shown.real, REAL_WORDS, {"ms": 2.5, "mew": 0.45, "mfc": "none", "mec": LIGHT.ink}),
+    ]
+    for points, words, look in looks:
+        xs, ys = [x for x, _ in points], [y for _, y in points]
+        axes.plot(xs, ys, "o", label=words, **look)
+    axes.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach), xticks=[], yticks=[])
+    axes.set_box_aspect(1)
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=LIGHT.hair)
+    axes.set_title(f"{fitted(shown.name, 70, 7)}\n{known(shown)}", fontsize=4.8, loc="left", pad=3)
+    axes.set_xlabel(shares(shown), fontsize=4.8, labelpad=2)

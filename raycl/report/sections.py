@@ -11,7 +11,18 @@ from typing import Any
 from raycl.report.boards import Board
 from raycl.report.canvas import attribute, hue, safe
 from raycl.report.charts import NARROW, WIDE, bars, line_chart, scatter, stack
-from raycl.report.figures import Bars, Figure, HeatMap, LineChart, Matrix, Scatter, Stack, figures
+from raycl.report.clouds import legend, panel
+from raycl.report.figures import (
+    Bars,
+    Figure,
+    HeatMap,
+    Latents,
+    LineChart,
+    Matrix,
+    Scatter,
+    Stack,
+    figures,
+)
 from raycl.report.heat import SIZE, matrix
 from raycl.report.leaderboard import NULL, Cell, Row, Setting, row_of, shown
 from raycl.report.palette import LEVELS
@@ -64,22 +75,43 @@ def breakable(words: str) -> str:
 def board_section(board: Board, anchor: str, number: int) -> Section:
     """Everything about one label space."""
     drawn = figures(board)
-    maps = [figure for figure in drawn if isinstance(figure, HeatMap)]
-    charts = [figure for figure in drawn if not isinstance(figure, HeatMap)]
     matrices: dict[str, Any] = {}
-    cards = "".join(figure_card(figure, f"{anchor}-{figure.key}", matrices) for figure in charts)
-    heat = "".join(figure_card(figure, f"{anchor}-{figure.key}", matrices) for figure in maps)
+    charts: list[str] = []
+    clouds: list[str] = []
+    heat: list[str] = []
+    for figure in drawn:
+        match figure:
+            case HeatMap():
+                kind = heat
+            case Latents():
+                kind = clouds
+            case _:
+                kind = charts
+        kind.append(figure_card(figure, f"{anchor}-{figure.key}", matrices))
     facts = "".join(f"<li>{fact}</li>" for fact in _board_facts(board))
     return Section(
         f'<section class="board" id="{anchor}" aria-labelledby="{anchor}-h">'
         f'<h2 id="{anchor}-h">{breakable(board.name)}</h2><ul class="facts">{facts}</ul>'
         f'<p class="lead">{_lead(board)}</p>'
         f"{leaderboard_table(board, f'{anchor}-table')}"
-        f'<div class="grid level">{cards}</div>'
-        + (f"{_part('Accuracy matrices')}{SCALE}<div class='grid'>{heat}</div>" if heat else "")
+        f'<div class="grid level">{"".join(charts)}</div>'
+        + (f"{_part(LATENTS)}{ABOUT_LATENTS}{''.join(clouds)}" if clouds else "")
+        + (f"{_part('Accuracy matrices')}{SCALE}{_grid(heat)}" if heat else "")
         + f"{_part('Runs')}{_tasks(board)}{''.join(map(_runs, board.settings))}</section>",
         matrices,
     )
+
+
+LATENTS = "Real and sampled latents"
+ABOUT_LATENTS = (
+    '<p class="about">CGIL fits a generator to the vectors of each class as it arrives, keeps it '
+    "in their place, and aligns its prompts on what all generators draw. A panel is a class, in "
+    "the two principal axes of its real vectors: the more alike both clouds, the less is lost.</p>"
+)
+
+
+def _grid(cards: Sequence[str]) -> str:
+    return f'<div class="grid">{"".join(cards)}</div>'
 
 
 def _part(words: str) -> str:
@@ -205,6 +237,9 @@ def figure_card(figure: Figure, name: str, matrices: dict[str, Any]) -> str:
             body = _both(lambda width: stack(figure, width))
         case HeatMap():
             body = _pair(figure, name, matrices)
+        case Latents():
+            each = "".join(panel(one, figure.name) for one in figure.panels)
+            body = f'<div class="panels">{legend(figure.name)}{each}</div>'
     note = f'<p class="note">{safe(figure.note)}</p>' if figure.note else ""
     return (
         f'<figure id="{name}"><figcaption><h3>{safe(figure.title)}</h3>{note}</figcaption>'

@@ -1,4 +1,4 @@
-"""`raycl report` and `raycl diagnose`: what they write, and what they say when they cannot."""
+"""`raycl report`, `raycl diagnose` and `raycl demo`: what they write, and what they say."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raycl.cli.main import code_of
+from raycl.store.store import Store
 from tests.streams.made_sets import arrays, save_npz
 
 Call = Callable[..., tuple[int, str, str]]
@@ -145,3 +146,48 @@ def test_diagnose_for_people_and_as_pictures(call: Call) -> None:
     assert "Confusion among tasks" in Path("d.html").read_text(encoding="utf-8")
     assert sorted(p.name for p in Path("pictures").iterdir()) == ["confusion.png", "shares.png"]
     assert "d.html" in err
+
+
+def test_the_page_shows_what_generators_draw(call: Call, folder: Path, tmp_path: Path) -> None:
+    data = f"embeddings:{folder / 'set.npz'}"
+    quick = ("method.generator.kind=gaussian", "method.align.epochs=1", "stream.tasks=3")
+    settings = [part for setting in quick for part in ("--set", setting)]
+    place = str(tmp_path / "own")
+    assert call("run", "cgil", "--stream", data, *settings, "--store", place)[0] == 0
+    assert call("report", "--store", place, "--html", "p.html", "--png", "pictures")[0] == 0
+    page = Path("p.html").read_text(encoding="utf-8")
+    assert page.count('class="chart panel"') == 6 and "thing 0" in page
+    assert len(list(Path("pictures").glob("*-latents-1-*.png"))) == 1
+    assert call("report", "--store", place, "--out", "t.csv")[0] == 0
+
+
+GRID = """
+stream: {{kind: embeddings, paths: ["{data}"], tasks: 3}}
+methods:
+  - {{kind: zero_shot}}
+  - {{kind: cgil, generator: {{kind: gaussian}}, per_class: 8, align: {{epochs: 2}}}}
+  - {{kind: joint, align: {{epochs: 2}}}}
+seeds: [0, 1]
+"""
+
+
+def test_the_demo_tells_the_story_and_fits_each_generator_once(
+    call: Call, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = tmp_path / "demo.yaml"
+    space.write_text(GRID.format(data=folder / "set.npz"))
+    monkeypatch.setattr("raycl.cli.demo.shipped.find", lambda *_: space)
+    monkeypatch.setattr("raycl.cli.demo.console.width", 100)
+    place = tmp_path / "demo-store"
+    code, out, _ = call("demo", "--no-ray", "--store", str(place))
+    assert code == 0, out
+    assert "12 generators (6 classes × 2 seeds): 12 fitted" in out
+    heads = ["methods to know CGIL by", "CGIL fits a generator", "CGIL replays", "leaderboard"]
+    assert [line for line in heads if line not in out] == []
+    assert "Ray actor" not in out and "after task 3" in out
+    store = Store.open(str(place))
+    assert len(list(store.records("generator"))) == 12, "the runs found them all"
+    page = (place / "demo.html").read_text(encoding="utf-8")
+    assert page.count('class="chart panel"') == 6
+    code, out, _ = call("demo", "--no-ray", "--store", str(place))
+    assert code == 0 and "nothing is fitted" in out and "computed in" not in out

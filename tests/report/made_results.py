@@ -110,3 +110,20 @@ def several(
         for m, name in enumerate(names)
         for seed in range(seeds)
     ]  # fmt: skip
+
+
+def latents(names: list[str], per_task: int = 3) -> list[dict[str, Any]]:
+    """What a store tells of the generators of these classes."""
+    random = np.random.default_rng(len(names))
+    return [
+        {
+            "name": name,
+            "task": c // per_task,
+            "vectors": 60,
+            "dispersion": 0.98,
+            "real": random.normal(size=(48, 2)).tolist(),
+            "sampled": (0.8 * random.normal(size=(64, 2))).tolist(),
+            "share": [0.31, 0.2],
+        }
+        for c, name in enumerate(names)
+    ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from chromium import Browser, browser, executable
-from made_results import HOSTILE, result, several
+from made_results import HOSTILE, latents, result, several
 
 from raycl.report.page import write_page
 
@@ -151,9 +151,32 @@ def test_a_saved_figure_stands_alone(page: Browser) -> None:
         )
 
 
+def test_panels_are_saved_as_one_picture(opened: Browser, tmp_path: Path) -> None:
+    opened.screen(1280)
+    shown = result("cgil", latents=latents([f"class {c}" for c in range(12)]))
+    opened.open(write_page([shown], tmp_path / "page.html"))
+    (saved,) = opened.js(
+        "(async () => { const kept = []; URL.createObjectURL = blob => { kept.push(blob); "
+        "return '#'; }; document.querySelector('figure[id*=latents] > .quiet').click();"
+        "return Promise.all(kept.map(blob => blob.text())); })()"
+    )
+    inner = opened.js(
+        f"[...new DOMParser().parseFromString({saved!r}, 'image/svg+xml')"
+        ".querySelectorAll('svg svg.panel')].map(svg => ['x', 'y', 'width', 'height']"
+        ".map(name => Number(svg.getAttribute(name))))"
+    )
+    assert len(inner) == 10
+    assert len({(x, y) for x, y, *_ in inner}) == 10, "side by side"
+    assert "class 9" in saved and "class 10" not in saved and "drawn for replay" in saved
+
+
 @pytest.mark.parametrize("width", [390, 768, 1280])
 def test_nothing_is_wider_than_the_screen(opened: Browser, tmp_path: Path, width: int) -> None:
-    long = result(label="a_method_with_a_name(" + "of=many,parts=" * 9 + "1)", tasks=12)
+    long = result(
+        label="a_method_with_a_name(" + "of=many,parts=" * 9 + "1)",
+        tasks=12,
+        latents=latents([f"a class with a name of {c} words" * 5 for c in range(12)]),
+    )
     opened.screen(width)
     opened.open(write_page([*several(6, 1, 12), long], tmp_path / "page.html", "x" * 90))
     assert opened.js("document.documentElement.scrollWidth") <= width
@@ -164,11 +187,12 @@ def test_labels_of_a_chart_do_not_overlap(
     opened: Browser, tmp_path: Path, methods: int, tasks: int
 ) -> None:
     opened.screen(1280)
-    opened.open(write_page(several(methods, 1, tasks), tmp_path / "page.html"))
+    drawn = latents([f"a class of {c} words or more" for c in range(10)])
+    opened.open(write_page(several(methods, 1, tasks, latents=drawn), tmp_path / "page.html"))
     overlaps = opened.js(
         "(() => { const found = []; for (const svg of document.querySelectorAll('svg.chart')) {"
         "if (!svg.getClientRects().length) continue;"
-        "const boxes = [...svg.querySelectorAll('text.label, text.tick')]"
+        "const boxes = [...svg.querySelectorAll('text.label, text.tick, text.class')]"
         ".map(t => [t.textContent, t.getBoundingClientRect()]);"
         "boxes.forEach(([a, p], i) => boxes.slice(i + 1).forEach(([b, q]) => {"
         "if (p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 5 && "

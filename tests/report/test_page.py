@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_results import HOSTILE, NO_RULE, result, several
+from made_results import HOSTILE, NO_RULE, latents, result, several
 
 from raycl.errors import ConfigError, DataError
 from raycl.report.boards import boards
@@ -107,12 +107,13 @@ def test_nothing_is_fetched_and_the_policy_says_so():
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_names_stay_text(text):
-    clean = Elements(page([result(seed=1)], "t"))
+    clean = Elements(page([result(seed=1, latents=latents(["a", "b"]))], "t"))
     names = [f"{text} {c}" for c in range(12)]
     whole = page(
         [
             result(
-                seed=1, label=text or "-", names=names, warnings=[text], stream_label=text or "-",
+                seed=1, label=text or "-", names=names, latents=latents(names[:2]),
+                warnings=[text], stream_label=text or "-",
                 backbone=text, protocol=text or "-", why_null={"transfer": text},
                 versions={text: text}, device=text, created=text, setting=text,
                 experiment={"note": text},
