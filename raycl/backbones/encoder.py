@@ -51,6 +51,8 @@ class Encoder:
         self._crops = config.resize_mode == "shortest"
         self.batch = backbone.batch
         self.device = device
+        self.visual: Any = model.visual
+        """The visual tower, frozen and shared: who moves it works on a copy of its modules."""
         self.text = TextTower(model, tokeniser)
         """The text tower as differentiable pieces; frozen as the rest."""
         self.width = self.text.width
@@ -82,14 +84,16 @@ class Encoder:
         return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 
     @torch.no_grad()
-    def encode_images(self, pixels: Tensor) -> Tensor:
-        """(n, width) of (n, 3, height, width)."""
+    def encode_images(
+        self, pixels: Tensor, encode: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """(n, width) of (n, 3, height, width); by `encode` where the tower was moved."""
+        tower: Callable[[Tensor], Tensor] = encode or self._model.encode_image
+        return self._in_batches(pixels, self.batch, lambda batch: tower(self.as_input(batch)))
 
-        def encode(batch: Tensor) -> Tensor:
-            vectors: Tensor = self._model.encode_image(batch.to(self.device, self._dtype))
-            return vectors
-
-        return self._in_batches(pixels, self.batch, encode)
+    def as_input(self, pixels: Tensor) -> Tensor:
+        """Pixels where and as the visual tower takes them."""
+        return pixels.to(self.device, self._dtype)
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:

@@ -7,7 +7,7 @@ one needs a raised `revision`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -54,6 +54,7 @@ class GMMGenerator(Spec):
 class VAEGenerator(Spec):
     """A variational auto-encoder per class, of which the decoder is kept."""
 
+    revision: ClassVar[int] = 2
     kind: Literal["vae"] = "vae"
     latent: int = Field(256, ge=1)
     hidden: int = Field(512, ge=1)

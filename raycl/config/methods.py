@@ -9,7 +9,20 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
+from raycl.config.autoseed import AutoSeed
+from raycl.config.dmc import DMC, DMCOT
 from raycl.config.generators import GeneratorSpec, Precision, RealVectors, VAEGenerator
+from raycl.config.lada import LADA
+from raycl.config.rivals import (
+    RAIL,
+    RAPF,
+    SLCA,
+    FeCAM,
+    LinearProbe,
+    RanPAC,
+    TipAdapter,
+    WiSEFT,
+)
 from raycl.config.spec import NotIdentity, Spec, as_json
 
 
@@ -72,6 +85,7 @@ class TokenPrompt(Spec):
     Begin with align.lr=0.01, ten times the default; published rates are 0.01 to 0.05.
     """
 
+    revision: ClassVar[int] = 2
     kind: Literal["tokens"] = "tokens"
     tokens: int = Field(1, ge=1)
     shared: bool = False
@@ -173,6 +187,10 @@ class AlignedReplay(Spec):
     """Vectors as the backbone gave them, as published, or scaled to length one first."""
     train: Literal["all", "current"] = "all"
     """Whose own part of the prompt moves: that of all classes seen, or the task's only."""
+    negatives: Literal["seen", "all"] = "seen"
+    """What a sample is told apart from: the classes seen, as published, or also the text
+    vectors of those to come. Of the first, only differences between trained keys matter; all
+    of them drift away from the samples, and lose to unseen classes where both are ranked."""
     align: AlignPrompts = AlignPrompts()
     prompt: MappedPrompt | None = None
     """Null: tokens where the backbone has a text tower, residual where vectors are given."""
@@ -223,7 +241,27 @@ class UserMethod(Spec):
 
 
 MethodSpec = Annotated[
-    ZeroShot | NCM | SLDA | ProtoFusion | Finetune | Joint | RealReplay | CGIL | UserMethod,
+    ZeroShot
+    | NCM
+    | SLDA
+    | ProtoFusion
+    | Finetune
+    | Joint
+    | RealReplay
+    | CGIL
+    | UserMethod
+    | LADA
+    | DMC
+    | DMCOT
+    | AutoSeed
+    | RAIL
+    | RanPAC
+    | TipAdapter
+    | LinearProbe
+    | FeCAM
+    | SLCA
+    | WiSEFT
+    | RAPF,
     Field(discriminator="kind"),
 ]
 
@@ -236,6 +274,18 @@ BUILT_IN: tuple[type[Spec], ...] = (
     Joint,
     RealReplay,
     CGIL,
+    LADA,
+    DMC,
+    DMCOT,
+    AutoSeed,
+    RAIL,
+    RanPAC,
+    TipAdapter,
+    LinearProbe,
+    FeCAM,
+    SLCA,
+    WiSEFT,
+    RAPF,
 )
 
 

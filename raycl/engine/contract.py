@@ -16,6 +16,7 @@ from torch import Tensor
 from raycl.errors import MethodError, RayclError
 from raycl.methods.build import is_users, place_in_users_file
 from raycl.methods.method import Method, State
+from raycl.streams.stream import Samples
 
 RESERVED = "__metadata__"
 """A name that safetensors keeps for itself."""
@@ -53,6 +54,18 @@ def state_of(method: Method[Any]) -> State:
         if not isinstance(value, Tensor) or value.layout != torch.strided:
             raise MethodError(f"{name}.state()[{key!r}] must be a dense tensor", got=_kind(value))
     return {key: tensor.detach().cpu().contiguous() for key, tensor in state.items()}
+
+
+def vectors_of(method: Method[Any], samples: Samples) -> Tensor:
+    """What the method scores in the place of these samples, on the CPU."""
+    with calling(method, "vectors"), torch.no_grad():
+        x = method.vectors(samples)
+    if not isinstance(x, Tensor) or x.ndim != 2 or len(x) != len(samples):
+        raise MethodError(
+            f"{type(method).__name__}.vectors must give one row for each of {len(samples)} samples",
+            got=_kind(x),
+        )
+    return x.detach().cpu()
 
 
 def scores_of(method: Method[Any], function: str, x: Tensor, columns: int) -> Tensor:

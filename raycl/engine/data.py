@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, assert_never
 
 import torch
+from torch import Tensor
 
 from raycl.backbones.encoder import Encoder, load_encoder
 from raycl.compute.local_pool import LocalPool
@@ -25,8 +27,10 @@ from raycl.embedding.device import pick_device
 from raycl.embedding.source import Embedded, embedded
 from raycl.engine.host import Host
 from raycl.store.store import Store
-from raycl.streams.source import Source
-from raycl.streams.stream import read_source
+from raycl.streams.image_set import ImageSet
+from raycl.streams.images import read_images
+from raycl.streams.source import Ints, Source
+from raycl.streams.stream import Decode, read_source
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Data:
     """Stored artefacts that the vectors were read from."""
     corrupt: tuple[str, ...] = ()
     """Images that were left out, by path."""
+    decode: Decode | None = None
+    """The pixels of the images, if there are any; opened when first asked."""
 
 
 class EncoderWhenAsked(Encoder):
@@ -55,6 +61,22 @@ class EncoderWhenAsked(Encoder):
             raise AttributeError(name)
         vars(self).update(vars(load_encoder(*self._asked)))
         return getattr(self, name)
+
+
+class Decoder:
+    """The preprocessed pixels of a stream's images, for the methods that encode them."""
+
+    def __init__(self, spec: ImageStream, encoder: Encoder) -> None:
+        self._spec, self._encoder = spec, encoder
+
+    @cached_property
+    def _images(self) -> ImageSet:
+        return read_images(self._spec)
+
+    def __call__(self, rows: Ints) -> Tensor:
+        if not len(rows):
+            return torch.empty(0, 3, *self._encoder.image_size)
+        return torch.stack([self._encoder.preprocess(self._images.image(int(r))) for r in rows])
 
 
 def read_data(
@@ -72,13 +94,14 @@ def read_data(
             return Data(read_source(spec), GIVEN_LOGIT_SCALE)
         case DigitsStream() | GlyphsStream() | TinyXtailStream() | FolderStream():
             found = embed_images(spec, backbone, execution, store=store, pool=pool, host=host)
-            device = pick_device(execution.device)
+            encoder = EncoderWhenAsked(backbone, pick_device(execution.device))
             return Data(
                 source=found.source,
                 logit_scale=found.text.logit_scale,
-                encoder=EncoderWhenAsked(backbone, device),
+                encoder=encoder,
                 keys=found.keys,
                 corrupt=found.features.corrupt,
+                decode=Decoder(spec, encoder),
             )
         case _:
             assert_never(spec)

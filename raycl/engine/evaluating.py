@@ -7,6 +7,7 @@ how many others there are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,14 +25,30 @@ from raycl.metrics.predictions import (
     no_ranking,
     rank,
 )
-from raycl.streams.stream import Samples, Stream
+from raycl.streams.stream import Samples, Stream, joined
 
 CHUNK = 2048
 
 
-def predict_stage(method: Method[Any], stream: Stream, stage: int) -> StagePredictions:
-    """What the method predicts after task `stage`, for the tests of all tasks."""
-    test, task = _all_tests(stream)
+@dataclass(frozen=True)
+class Tests:
+    """The tests of all tasks, and the task that each is of."""
+
+    samples: Samples
+    task: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, stream: Stream) -> Tests:
+        """One task after the other."""
+        tests = [task.test for task in stream.tasks]
+        return cls(joined(tests), np.repeat(np.arange(len(tests)), [len(t) for t in tests]))
+
+
+def predict_stage(
+    method: Method[Any], stream: Stream, stage: int, tests: Tests, x: Tensor
+) -> StagePredictions:
+    """What the method predicts after task `stage`; `x` is what it scores for the tests."""
+    test, task = tests.samples, tests.task
     device = method.setting.device
     known = task <= stage
 
@@ -42,9 +59,9 @@ def predict_stage(method: Method[Any], stream: Stream, stage: int) -> StagePredi
         return scores_of(method, "union_scores", x, stream.classes)
 
     # Later tasks' samples have no ranking among the classes seen so far.
-    seen = _spread(ranked(test.x[known], np.asarray(method.seen), device, seen_scores), known)
+    seen = _spread(ranked(x[known], np.asarray(method.seen), device, seen_scores), known)
     if method.scores_unseen:
-        union = ranked(test.x, np.arange(stream.classes), device, union_scores)
+        union = ranked(x, np.arange(stream.classes), device, union_scores)
     else:
         union = seen
     return StagePredictions.of(
@@ -62,27 +79,17 @@ def _spread(ranking: Ranking, rows: NDArray[np.bool_]) -> Ranking:
 
 def predict_zero_shot(setting: Setting, stream: Stream) -> StagePredictions:
     """What the text vectors alone predict over the union, before any task."""
-    test, task = _all_tests(stream)
+    tests = Tests.of(stream)
+    test = tests.samples
     union = ranked(test.x, np.arange(stream.classes), setting.device, setting.zero_shot)
     return StagePredictions.of(
         ZERO_SHOT_STAGE,
         sample=test.rows,
-        task=task,
+        task=tests.task,
         label=test.y.numpy(),
         seen=no_ranking(len(test)),
         union=union,
     )
-
-
-def _all_tests(stream: Stream) -> tuple[Samples, Any]:
-    tests = [task.test for task in stream.tasks]
-    task = np.repeat(np.arange(len(tests)), [len(t) for t in tests])
-    joined = Samples(
-        torch.cat([t.x for t in tests]),
-        torch.cat([t.y for t in tests]),
-        np.concatenate([t.rows for t in tests]),
-    )
-    return joined, task
 
 
 @torch.no_grad()

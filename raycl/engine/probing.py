@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raycl.engine.contract import scores_of
+from raycl.engine.contract import scores_of, vectors_of
 from raycl.engine.evaluating import ranked
 from raycl.errors import DataError
 from raycl.methods.method import Method, Setting
 from raycl.methods.parts.keys import FLOOR, unit
 from raycl.metrics.predictions import ZERO_SHOT_STAGE, Ranking, StagePredictions, no_ranking
 from raycl.streams.source import Source
+from raycl.streams.stream import Decode, Samples, samples_of
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,11 @@ class Probe:
     """The stream's classes, then the probe's."""
     first: int
     """The id of the probe's first class among them."""
-    x: Tensor
-    y: Tensor
-    """Ids among the classes of `setting`."""
+    test: Samples
+    """Labelled by ids among the classes of `setting`."""
 
     @classmethod
-    def of(cls, source: Source, setting: Setting) -> Probe:
+    def of(cls, source: Source, setting: Setting, decode: Decode | None = None) -> Probe:
         """The probe beside a stream whose setting this is."""
         if source.width != setting.width:
             raise DataError(
@@ -57,12 +57,12 @@ class Probe:
             text=torch.cat([setting.text, text]),
             has_text=torch.cat([setting.has_text, has_text]),
         )
+        test = samples_of(source.test, np.arange(len(source.test)), decode)
         return cls(
             name=source.name,
             setting=wider,
             first=setting.classes,
-            x=torch.from_numpy(source.test.x.copy()),
-            y=torch.from_numpy(source.test.y + setting.classes),
+            test=replace(test, y=test.y + setting.classes),
         )
 
     @property
@@ -81,13 +81,16 @@ class Probe:
             gated = (scores == FLOOR).all(dim=1, keepdim=True)
             return torch.where(gated, self._zero_shot(x).to(scores), scores)
 
-        return self._stage(stage, own, union)
+        return self._stage(stage, vectors_of(method, self.test), own, union)
 
     def predict_zero_shot(self) -> StagePredictions:
         """What the text vectors alone predict, before any task."""
         whole = bool(self.setting.has_text.all())
         return self._stage(
-            ZERO_SHOT_STAGE, self._zero_shot, self.setting.zero_shot if whole else None
+            ZERO_SHOT_STAGE,
+            self.test.x,
+            self._zero_shot,
+            self.setting.zero_shot if whole else None,
         )
 
     def _zero_shot(self, x: Tensor) -> Tensor:
@@ -96,21 +99,22 @@ class Probe:
     def _stage(
         self,
         stage: int,
+        x: Tensor,
         own: Callable[[Tensor], Tensor],
         union: Callable[[Tensor], Tensor] | None,
     ) -> StagePredictions:
         """As predictions of a single task, whose `seen` are the probe's own classes."""
         classes = np.arange(self.setting.classes)
         device = self.setting.device
-        among_all = no_ranking(len(self.x))
+        among_all = no_ranking(len(x))
         if union is not None:
-            among_all = ranked(self.x, classes, device, union)
-        among_own: Ranking = ranked(self.x, classes[self.first :], device, own)
+            among_all = ranked(x, classes, device, union)
+        among_own: Ranking = ranked(x, classes[self.first :], device, own)
         return StagePredictions(
             stage,
-            np.arange(len(self.x), dtype=np.int32),
-            np.zeros(len(self.x), np.int32),
-            self.y.numpy().astype(np.int32),
+            np.arange(len(x), dtype=np.int32),
+            np.zeros(len(x), np.int32),
+            self.test.y.numpy().astype(np.int32),
             *among_own,
             *among_all,
         )

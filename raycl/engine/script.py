@@ -28,9 +28,9 @@ from raycl.config.experiment import Experiment
 from raycl.config.spec import described
 from raycl.config.streams import EmbeddingsStream, StreamSpec
 from raycl.embedding.device import pick_device
-from raycl.engine.contract import calling, state_of
+from raycl.engine.contract import calling, state_of, vectors_of
 from raycl.engine.data import Data, read_data
-from raycl.engine.evaluating import from_table, predict_stage, predict_zero_shot, to_table
+from raycl.engine.evaluating import Tests, from_table, predict_stage, predict_zero_shot, to_table
 from raycl.engine.host import Host, open_pool
 from raycl.engine.identity import LOOP_REVISION, METRICS_REVISION, RunIdentity
 from raycl.engine.probing import Probe
@@ -38,7 +38,7 @@ from raycl.engine.states import States
 from raycl.errors import DataError, StoppedError, StoreError
 from raycl.methods.build import build_method
 from raycl.methods.context import Context
-from raycl.methods.method import Method, Setting
+from raycl.methods.method import Figures, Method, Setting
 from raycl.methods.parts.keys import unit
 from raycl.methods.source_code import SourceCode
 from raycl.metrics.evaluation import evaluate
@@ -135,10 +135,11 @@ class _Run:
     def _read(self) -> None:
         began = time.monotonic()
         self.data = self._data(self.experiment.stream)
-        self.stream = build(self.experiment, self.data.source)
+        self.stream = build(self.experiment, self.data.source, self.data.decode)
         if self.experiment.probe is not None:
             self.probe_data = self._data(self.experiment.probe)
-            self.probe = Probe.of(self.probe_data.source, self.setting)
+            probe = self.probe_data
+            self.probe = Probe.of(probe.source, self.setting, probe.decode)
         self.embedding_seconds = time.monotonic() - began if self.data.keys else 0.0
 
     def _data(self, spec: StreamSpec) -> Data:
@@ -235,9 +236,19 @@ class _Run:
     def _evaluate(self, task: Task) -> dict[str, Any]:
         self._advance_to(task.index)
         began = time.monotonic()
-        table = to_table(predict_stage(self.method, self.stream, task.index))
+        tests = Tests.of(self.stream)
+        x = vectors_of(self.method, tests.samples)
+        table = to_table(predict_stage(self.method, self.stream, task.index, tests, x))
+        with calling(self.method, "figures_of_tests"), torch.no_grad():
+            found = self.method.figures_of_tests(tests.samples, x)
         seconds = {**self.notes["seconds"], "evaluate": time.monotonic() - began}
-        return {"predictions.parquet": table, "notes.json": {**self.notes, "seconds": seconds}}
+        notes = {**self.notes, "seconds": seconds, **self._figures(found)}
+        return {"predictions.parquet": table, "notes.json": notes}
+
+    def _figures(self, found: Figures) -> dict[str, Figures]:
+        """Those of the state with these; of a method that has none, nothing is noted."""
+        figures = {**self.notes.get("figures", {}), **found}
+        return {"figures": figures} if figures else {}
 
     def _advance_to(self, index: int) -> None:
         """Bring the method to the state after a task: from the newest state stored, by
@@ -245,14 +256,20 @@ class _Run:
         newest = index
         while newest > self.at:
             found = self.states.get(newest)
-            if found is not None:
+            if found is not None and self._has_all_of(found[1]):
                 self._take(newest, *found)
                 break
+            if found is not None:  # it would be found again where it is to be made
+                self.store.discard(self.identity.state(newest))
             newest -= 1
         for task in self.stream.tasks[self.at + 1 : index + 1]:
             if self.host.stopping():
                 raise StoppedError(f"stopped before task {task.index + 1}")
             self._learn(task)
+
+    def _has_all_of(self, notes: Mapping[str, Any]) -> bool:
+        """Whether the store has what a state keeps there."""
+        return all(self.store.record(key) is not None for key in notes.get("stored", ()))
 
     def _take(self, index: int, state: Mapping[str, Tensor], notes: dict[str, Any]) -> None:
         self.method = self._fresh_method()
@@ -269,7 +286,7 @@ class _Run:
         payloads = self.store.get_or_make(
             spec,
             lambda: self._next_state(task, context),
-            needs=lambda: [*self.states.needs(), *context.used],
+            needs=lambda: [*self.states.needs(), *context.used, *self.method.stored],
         )
         if self.at != task.index:  # a second process had the same work and was quicker
             found = self.states.read(task.index, payloads)
@@ -285,12 +302,15 @@ class _Run:
         with calling(self.method, "learn"):
             self.method.learn(task.without_test(), context)
         spent = time.monotonic() - began
-        state = state_of(self.method)
+        state, stored = state_of(self.method), self.method.stored
+        held = sum(t.numel() * t.element_size() for t in state.values())
         self.notes = {
             "seconds": {"learn": spent - sum(context.seconds.values()), **context.seconds},
             "trainable_parameters": self.method.trainable_parameters,
-            "state_bytes": sum(t.numel() * t.element_size() for t in state.values()),
+            "state_bytes": held + sum(stored.values()),
         }
+        self.notes |= {"stored": list(stored)} if stored else {}
+        self.notes |= self._figures(self.method.figures)
         return self.states.payloads(task.index, state, self.notes)
 
     def _tell(self, task: Task, predictions: StagePredictions, seconds: float) -> None:
@@ -406,7 +426,7 @@ class _Run:
         return {
             "name": self.probe.name,
             "class_names": list(self.probe_data.source.class_names),
-            "test": len(self.probe.y),
+            "test": len(self.probe.test),
             "contents": list(self.identity.probe_contents),
             "corrupt": list(self.probe_data.corrupt),
         }
@@ -428,10 +448,12 @@ class _Run:
         for notes in self.history:
             for stage, spent in notes["seconds"].items():
                 seconds[stage] = seconds.get(stage, 0.0) + spent
+        figures = [notes.get("figures", {}) for notes in self.history]
         return {
             "state_mib": self.history[-1]["state_bytes"] / MIB,
             "trainable_parameters": max(n["trainable_parameters"] for n in self.history),
             "seconds": seconds,
+            **({"figures": figures} if any(figures) else {}),
         }
 
 

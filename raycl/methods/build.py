@@ -7,6 +7,9 @@ import traceback
 from types import ModuleType
 from typing import Any, assert_never
 
+from raycl.config.autoseed import AutoSeed
+from raycl.config.dmc import DMC, DMCOT
+from raycl.config.lada import LADA
 from raycl.config.loading import check
 from raycl.config.methods import (
     CGIL,
@@ -20,17 +23,38 @@ from raycl.config.methods import (
     UserMethod,
     ZeroShot,
 )
+from raycl.config.rivals import (
+    RAIL,
+    RAPF,
+    SLCA,
+    FeCAM,
+    LinearProbe,
+    RanPAC,
+    TipAdapter,
+    WiSEFT,
+)
 from raycl.config.spec import Spec
 from raycl.errors import ConfigError, MethodError
+from raycl.methods.autoseed import AutoSeedMethod
 from raycl.methods.cgil import CGILMethod
+from raycl.methods.dmc import DMCMethod
+from raycl.methods.fecam import FeCAMMethod
 from raycl.methods.finetune import FinetuneMethod
 from raycl.methods.joint import JointMethod
+from raycl.methods.lada import LADAMethod
+from raycl.methods.linear_probe import LinearProbeMethod
 from raycl.methods.method import Method, Setting
 from raycl.methods.ncm import NCMMethod
 from raycl.methods.proto_fusion import ProtoFusionMethod
+from raycl.methods.rail import RAILMethod
+from raycl.methods.ranpac import RanPACMethod
+from raycl.methods.rapf import RAPFMethod
 from raycl.methods.real_replay import RealReplayMethod
+from raycl.methods.slca import SLCAMethod
 from raycl.methods.slda import SLDAMethod
 from raycl.methods.source_code import SourceCode, read_source_code
+from raycl.methods.tip_adapter import TipAdapterMethod
+from raycl.methods.wise_ft import WiSEFTMethod
 from raycl.methods.zero_shot import ZeroShotMethod
 
 USER_MODULE = "raycl_user_"
@@ -56,6 +80,28 @@ def build_method(spec: MethodSpec, setting: Setting, code: SourceCode | None = N
             return RealReplayMethod(spec, setting)
         case CGIL():
             return CGILMethod(spec, setting)
+        case AutoSeed():
+            return AutoSeedMethod(spec, setting)
+        case DMC() | DMCOT():
+            return DMCMethod(spec, setting)
+        case LADA():
+            return LADAMethod(spec, setting)
+        case RAIL():
+            return RAILMethod(spec, setting)
+        case RanPAC():
+            return RanPACMethod(spec, setting)
+        case TipAdapter():
+            return TipAdapterMethod(spec, setting)
+        case LinearProbe():
+            return LinearProbeMethod(spec, setting)
+        case FeCAM():
+            return FeCAMMethod(spec, setting)
+        case SLCA():
+            return SLCAMethod(spec, setting)
+        case WiSEFT():
+            return WiSEFTMethod(spec, setting)
+        case RAPF():
+            return RAPFMethod(spec, setting)
         case UserMethod():
             return _user_method(spec, setting, code or read_source_code(spec.target))
         case _:

@@ -2,6 +2,7 @@
 
     setting  ─► __init__         what is known before any task: classes, text, seeds
     task     ─► learn            once per task, in order; nothing of earlier tasks is given
+    samples  ─► vectors          what is scored: theirs, unless the method encodes them itself
     vectors  ─► seen_scores      one column per class seen so far, in `self.seen`'s order
              ─► union_scores     one column per class of the stream, or None: no rule
     state    ◄► restore          all that is kept between tasks, as named tensors
@@ -28,10 +29,11 @@ from raycl.config.streams import Validation
 from raycl.errors import DataError
 from raycl.methods.context import Context
 from raycl.methods.parts.keys import cosine_scores
-from raycl.streams.stream import Task
+from raycl.streams.stream import Samples, Task
 
 S = TypeVar("S", bound=Spec)
 State = dict[str, Tensor]
+Figures = dict[str, float | str | None]
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,14 @@ class Method(ABC, Generic[S]):
     def learn(self, task: Task, context: Context) -> None:
         """Learn one task. Earlier tasks' samples are gone."""
 
+    def vectors(self, samples: Samples) -> Tensor:
+        """(n, width) of these samples, which the scores are then asked for.
+
+        Theirs as they are; a method that moves the visual tower encodes their pixels. The
+        engine asks once after each task, and never changes what it gets.
+        """
+        return samples.x
+
     @abstractmethod
     def seen_scores(self, x: Tensor) -> Tensor:
         """(n, len(self.seen)) scores of the classes seen so far; the highest wins."""
@@ -110,6 +120,26 @@ class Method(ABC, Generic[S]):
     def trainable_parameters(self) -> int:
         """The most parameters that the last task's training moved at once."""
         return 0
+
+    @property
+    def stored(self) -> dict[str, int]:
+        """What it keeps in the store rather than in its state: keys, and bytes of each.
+
+        They are kept as long as the state, counted with it, and it is worth nothing without.
+        """
+        return {}
+
+    @property
+    def figures(self) -> Figures:
+        """What the reader of a result should know of the task learnt last."""
+        return {}
+
+    def figures_of_tests(self, tests: Samples, x: Tensor) -> Figures:
+        """The same from the tests of all tasks, as `vectors` gave them.
+
+        Labels of tests are in here: nothing that is learnt later may depend on it.
+        """
+        return {}
 
 
 def require_text(method: object, setting: Setting) -> None:

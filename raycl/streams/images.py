@@ -60,7 +60,7 @@ def source_of_features(images: ImageSet, x: Floats, kept_rows: Ints, text: Float
 
     def table(split: str) -> Table:
         rows = np.flatnonzero(splits == split)
-        return Table(np.ascontiguousarray(x[rows], np.float32), labels[rows])
+        return Table(np.ascontiguousarray(x[rows], np.float32), labels[rows], kept_rows[rows])
 
     return checked_source(
         Source(

@@ -27,6 +27,8 @@ class Table:
 
     x: Floats
     y: Ints
+    image: Ints | None = None
+    """The row of the image set that each vector is of; None where vectors were given."""
 
     def __len__(self) -> int:
         return len(self.y)
@@ -153,7 +155,12 @@ def listed(values: object) -> str:
 
 def concatenate(tables: list[Table]) -> Table:
     """One table after the other."""
-    return Table(np.concatenate([t.x for t in tables]), np.concatenate([t.y for t in tables]))
+    images = [t.image for t in tables if t.image is not None]
+    return Table(
+        np.concatenate([t.x for t in tables]),
+        np.concatenate([t.y for t in tables]),
+        np.concatenate(images) if len(images) == len(tables) else None,
+    )
 
 
 def join(sources: list[Source]) -> Source:

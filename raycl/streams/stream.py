@@ -6,6 +6,7 @@ a result can say exactly what was trained, held out and tested on.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,6 +23,26 @@ from raycl.streams.source import Ints, Source, Table, concatenate, join, keep_cl
 from raycl.streams.splitting import draw_shots, hold_out, rows_by_class, task_classes
 
 Protocol = Literal["class-incremental", "x-tail"]
+Decode = Callable[[Ints], Tensor]
+"""From rows of an image set to (n, 3, height, width), as the backbone wants them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """The images that some vectors are of: decoded when asked, and kept by nobody."""
+
+    decode: Decode
+    images: Ints
+    """Their rows in the image set."""
+
+    def __call__(self, positions: Ints) -> Tensor:
+        """(n, 3, height, width) of the images at these positions."""
+        return self.decode(self.images[positions])
+
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """All of them in order, so many at a time."""
+        for first in range(0, len(self.images), size):
+            yield self.decode(self.images[first : first + size])
 
 
 @dataclass(frozen=True)
@@ -31,9 +52,24 @@ class Samples:
     x: Tensor
     y: Tensor
     rows: Ints
+    pixels: Pixels | None = None
+    """For a method that encodes images itself; None where vectors were given."""
 
     def __len__(self) -> int:
         return len(self.rows)
+
+
+def joined(parts: Sequence[Samples]) -> Samples:
+    """Samples of one stream, one part after the other."""
+    pixels = [part.pixels for part in parts if part.pixels is not None]
+    return Samples(
+        torch.cat([part.x for part in parts]),
+        torch.cat([part.y for part in parts]),
+        np.concatenate([part.rows for part in parts]),
+        Pixels(pixels[0].decode, np.concatenate([p.images for p in pixels]))
+        if len(pixels) == len(parts)
+        else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -89,13 +125,16 @@ def read_source(spec: EmbeddingsStream) -> Source:
     return keep_classes(source, np.flatnonzero(source.has_text))
 
 
-def build(experiment: Experiment, source: Source) -> Stream:
-    """The source as the stream of an experiment whose seeds are resolved."""
+def build(experiment: Experiment, source: Source, decode: Decode | None = None) -> Stream:
+    """The source as the stream of an experiment whose seeds are resolved.
+
+    `decode` gives the pixels of a source that was made of images.
+    """
     seeds = experiment.seeds
     parts = task_classes(
         source.class_domain, len(source.domains), experiment.stream.tasks, seeds["order"]
     )
-    cutter = _Cutter(experiment, source)
+    cutter = _Cutter(experiment, source, decode)
     by_domain = experiment.stream.tasks is None and len(source.domains) > 1
     return Stream(
         name=source.name,
@@ -111,8 +150,9 @@ def build(experiment: Experiment, source: Source) -> Stream:
 class _Cutter:
     """Cuts a source's tables into the samples of a task."""
 
-    def __init__(self, experiment: Experiment, source: Source) -> None:
+    def __init__(self, experiment: Experiment, source: Source, decode: Decode | None) -> None:
         self.validation = experiment.validation
+        self.decode = decode
         self.shots = experiment.stream.shots
         self.seeds = experiment.seeds
         self.source = source
@@ -130,11 +170,15 @@ class _Cutter:
         return Task(
             index=index,
             classes=tuple(classes),
-            train=_samples(table, drawn if self.validation.refit else fit),
-            fit=_samples(table, fit),
-            held_out=_samples(self.choosable, [held for _, held in splits]),
-            test=_samples(self.source.test, [self.test[c] for c in classes]),
+            train=self._samples(table, drawn if self.validation.refit else fit),
+            fit=self._samples(table, fit),
+            held_out=self._samples(self.choosable, [held for _, held in splits]),
+            test=self._samples(self.source.test, [self.test[c] for c in classes]),
         )
+
+    def _samples(self, table: Table, parts: list[Ints]) -> Samples:
+        rows = np.sort(np.concatenate(parts))
+        return samples_of(table, rows, self.decode)
 
     def _hold_out(self, c: int, rows: Ints) -> tuple[Ints, Ints]:
         """(fit, held out) rows of a class. A domain's own validation set is used as it is
@@ -144,6 +188,9 @@ class _Cutter:
         return hold_out(rows, c, self.validation.fraction, self.seeds["val"])
 
 
-def _samples(table: Table, parts: list[Ints]) -> Samples:
-    rows = np.sort(np.concatenate(parts))
-    return Samples(torch.from_numpy(table.x[rows]), torch.from_numpy(table.y[rows]), rows)
+def samples_of(table: Table, rows: Ints, decode: Decode | None = None) -> Samples:
+    """These rows of a table."""
+    pixels = None
+    if decode is not None and table.image is not None:
+        pixels = Pixels(decode, table.image[rows])
+    return Samples(torch.from_numpy(table.x[rows]), torch.from_numpy(table.y[rows]), rows, pixels)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from raycl.backbones.encoder import Encoder, load_encoder
 from raycl.backbones.files import SAFE_NAME
-from raycl.config.backbones import Backbone
+from raycl.backbones.text_tower import TextTower
+from raycl.config.backbones import TINY_CLIP, Backbone
 from raycl.config.seeds import rng
 from raycl.errors import ConfigError, DataError
 from tests.backbones.made_backbones import WIDTH, config, save_backbone
@@ -92,6 +93,70 @@ def test_texts_are_encoded_as_open_clip_does(
     assert torch.allclose(found, expected, atol=1e-5)
     causal = "no_causal_mask" not in text
     assert encoder.text.can_truncate is causal
+
+
+def packed_and_not(tower: TextTower) -> tuple[list[Tensor], list[Tensor]]:
+    """Vectors and gradients: over rows alone, and through open_clip's modules."""
+    tokens = tower.tokenise(TEXTS)
+    ends = tower.ends(tokens)
+    embedded = tower.embed(tokens[:, : int(ends.max()) + 1])
+    packing = tower.pack(ends)
+    assert packing is not None and len(packing.place) == int(ends.sum())
+    found = []
+    for packed in (True, False):
+        after = embedded[:, 1:].clone().requires_grad_()
+        whole = torch.cat([embedded[:, :1], after], dim=1)
+        out = tower.encode_after_start(after, packing) if packed else tower.encode(whole, ends)
+        weights = torch.linspace(-1, 1, out.numel()).reshape(out.shape)
+        (gradient,) = torch.autograd.grad((out * weights).sum(), after)
+        found.append([out.detach(), gradient])
+    return found[0], found[1]
+
+
+def assert_packed_alike(tower: TextTower) -> None:
+    for one, other, error in zip(*packed_and_not(tower), (2e-6, 1e-5), strict=True):
+        assert (one - other).abs().max() < error * other.abs().max()
+
+
+@pytest.mark.parametrize("custom", [False, True], ids=["CLIP", "CustomTextCLIP"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        {},
+        {"context_length": 40, "pool_type": "eos", "eos_id": 49407, "proj_bias": True},
+        {"ls_init_value": 0.3, "proj_type": "none", "width": WIDTH},
+        {"layers": 1, "norm_kwargs": {"eps": 1e-2}, "act_kwargs": {"approximate": "tanh"}},
+    ],
+    ids=str,
+)
+def test_packed_prompts_are_encoded_as_whole_ones(
+    tmp_path: Path, text: dict[str, object], custom: bool
+) -> None:
+    backbone = save_backbone(tmp_path, custom=custom, **text)  # type: ignore[arg-type]
+    assert_packed_alike(load_encoder(backbone, CPU).text)
+
+
+@pytest.mark.parametrize("name", [TINY_CLIP, "ViT-B-32-quickgelu:random"])
+def test_packed_prompts_of_known_models(name: str) -> None:
+    assert_packed_alike(load_encoder(Backbone(name=name), CPU).text)
+
+
+def test_packed_prompts_in_low_precision(made: Backbone, encoder: Encoder) -> None:
+    exact = packed_and_not(encoder.text)[1]
+    low = load_encoder(made.model_copy(update={"precision": "bf16"}), CPU).text
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = packed_and_not(encoder.text)[0]
+    for found in (cast, *packed_and_not(low)):
+        for one, other in zip(found, exact, strict=True):
+            assert one.dtype == torch.float32
+            error = (one - other).abs().max() / other.abs().max()
+            assert 1e-6 < error < 0.03
+
+
+@pytest.mark.parametrize("text", [{"no_causal_mask": True}, {"qk_norm": True}], ids=str)
+def test_blocks_of_another_kind_are_not_packed(tmp_path: Path, text: dict[str, object]) -> None:
+    tower = load_encoder(save_backbone(tmp_path, **text), CPU).text  # type: ignore[arg-type]
+    assert tower.pack(torch.tensor([3])) is None
 
 
 def test_tokens_are_open_clips(tmp_path: Path, encoder: Encoder) -> None:

@@ -280,6 +280,27 @@ def test_the_workers_of_a_pool_draw_what_the_trainer_draws() -> None:
             assert torch.equal(x, x2) and torch.equal(y, y2)
 
 
+@pytest.mark.parametrize("prompt", [MappedTokens(), MappedResidual()], ids=lambda p: p.kind)
+def test_text_vectors_of_classes_to_come_keep_trained_keys_near_their_samples(
+    digits: tuple[Setting, list[Task]], prompt: MappedTokens | MappedResidual
+) -> None:
+    setting, tasks = digits
+    x, y = unit(tasks[0].test.x), tasks[0].test.y
+    own, scores = [], []
+    for negatives in ("seen", "all"):
+        align = AlignPrompts(lr=0.03, epochs=8, batch=64)
+        spec = quick(align=align, negatives=negatives, prompt=prompt, per_class=96)
+        method = learn(build_method(spec, setting), tasks[:1])
+        union = method.union_scores(x)
+        assert union is not None
+        own.append(float(union[torch.arange(len(y)), y].mean()))
+        scores.append(union)
+    assert own[1] > own[0]
+    later = list(TASKS[1] + TASKS[2])  # what stood beside the trained keys has not moved
+    zero_shot = setting.zero_shot(x)[:, later]
+    assert torch.allclose(scores[1][:, later], zero_shot, atol=1e-3)
+
+
 def test_every_epoch_draws_anew_and_each_class_by_itself() -> None:
     method = synthetic(quick())
     draws = epochs_of(method.generators, task=3)

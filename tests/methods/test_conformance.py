@@ -20,6 +20,7 @@ from raycl.config.methods import (
     ProtoFusion,
     RealReplay,
 )
+from raycl.config.rivals import RAIL, RanPAC
 from raycl.config.spec import Spec
 from raycl.methods.build import build_method
 from raycl.methods.conformance import check_method
@@ -28,8 +29,9 @@ from raycl.methods.method import Method, State
 from raycl.streams.stream import Task
 
 SHORT = AlignPrompts(epochs=2)
-LONG = (CGIL, RealReplay)
-"""Methods whose published budgets are for large sets; their variants below are short."""
+LONG = (CGIL, RealReplay, RAIL, RanPAC)
+"""Methods whose published budgets are for large sets; their variants, below or in tests of
+their own, are short."""
 
 VARIANTS = [
     *(spec_type() for spec_type in BUILT_IN if spec_type not in LONG),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -58,11 +59,19 @@ class AlignedMethod(Method[S]):
             moving = tuple(c for c in task.classes if c in set(space))
         if not moving:  # a task without a sample
             return
-        trainable = self.head.prepare(space, moving)
+        trainable = replace(self.head.prepare(space, moving), beside=self._beside(space))
         align = self.spec.align.at_rate(self.head.rate)
         replay = self.generators.replay(self.spec.per_class, context)
         with closing(replay.whole_epochs(align.epochs, self.setting.device)) as epochs:
             self.head.train_on(epochs, trainable, space, align, context)
+
+    def _beside(self, space: tuple[int, ...]) -> Tensor | None:
+        """Zero-shot keys of the classes without trained ones, if samples are to keep off them."""
+        if self.spec.negatives == "seen":
+            return None
+        others = self.setting.has_text.clone()
+        others[list(space)] = False
+        return self.setting.text[others]
 
     def _warn_of_unit_vectors(self, x: Tensor, task: Task, context: Context) -> None:
         if task.index or self.spec.input == "unit" or not len(x):

@@ -1,0 +1,1 @@
+"""Calibrators: how stored statistics follow an encoder that has moved."""
