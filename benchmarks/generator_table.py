@@ -173,7 +173,7 @@ def kept_bytes(result: RunResult, execution: Execution) -> float:
             state = store.read(record)["state.safetensors"]
             tensors |= {name: tensor.nbytes for name, tensor in state.items()}
     banks = [size for name, size in tensors.items() if name.startswith("generators.")]
-    return float(sum(banks or tensors.values()))
+    return float(sum(banks)) if banks else result.values["state_mib"] * MIB
 
 
 def fit_notes(method: CGIL, result: RunResult, execution: Execution) -> dict[str, Any]:
