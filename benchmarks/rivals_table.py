@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raycl import Execution, Experiment, RunResult, run
+from raycl import Execution, Experiment, run
 from raycl.config.methods import NCM, SLDA, MethodSpec, ProtoFusion, ZeroShot
 from raycl.config.rivals import (
     RAIL,
@@ -37,7 +37,6 @@ from raycl.config.rivals import (
 )
 from raycl.config.streams import EmbeddingsStream, StreamSpec
 from raycl.observe.events import nobody
-from raycl.store.store import Store
 
 SETS: dict[str, tuple[str, ...]] = {
     "cars": ("stanford_cars",),
@@ -100,21 +99,9 @@ def measure(
             out[name] = statistics.mean(values)
             out[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
     classes = len(found[0].values["class_names"])
-    out["bytes_a_class"] = kept_bytes(found[0], execution) / classes
+    out["bytes_a_class"] = found[0].values["state_mib"] * 2**20 / classes
     out["seconds"] = statistics.mean(sum(result.values["seconds"].values()) for result in found)
     return out
-
-
-def kept_bytes(result: RunResult, execution: Execution) -> float:
-    """The state after the last task, however often a part of it was written."""
-    store = Store.open(execution.store, nobody)
-    wanted = result.values["experiment"]
-    tensors: dict[str, int] = {}
-    for record in store.records("state"):
-        if record.described["experiment"] == wanted:
-            state = store.read(record)["state.safetensors"]
-            tensors |= {name: tensor.nbytes for name, tensor in state.items()}
-    return float(sum(tensors.values()))
 
 
 def table(found: dict[str, dict[str, Any]]) -> str:

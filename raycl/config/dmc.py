@@ -111,7 +111,7 @@ class RidgePaired(Spec):
     the pairing, which the others do not."""
 
     kind: Literal["ridge_paired"] = "ridge_paired"
-    strength: float = Field(0.1, gt=0)
+    strength: float = Field(3.0, gt=0)
     """Of the pull towards the identity, as a share of the mean variance times the samples."""
 
 

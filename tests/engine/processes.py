@@ -68,14 +68,14 @@ class Command:
             self.below = descendants(self.process.pid)
             os.kill(self.process.pid, number)
 
-    def end(self) -> tuple[int, str]:
+    def end(self, seconds: float = LIMIT_SECONDS) -> tuple[int, str]:
         """Exit code and standard output."""
-        out, _ = self.process.communicate(timeout=LIMIT_SECONDS)
+        out, _ = self.process.communicate(timeout=seconds)
         return self.process.returncode, out.decode()
 
-    def result(self) -> dict[str, Any]:
+    def result(self, seconds: float = LIMIT_SECONDS) -> dict[str, Any]:
         """The JSON object of a run that must have succeeded."""
-        code, out = self.end()
+        code, out = self.end(seconds)
         assert code == 0, self.log.read_text()
         values: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
         return values

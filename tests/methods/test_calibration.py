@@ -242,8 +242,8 @@ def test_a_study_of_drift_without_an_encoder() -> None:
     drift = low_rank(4.0)
     assert study(low_rank(0.0), NoCalibration(), 60) > 0.95
     assert study(drift, NoCalibration(), 60) < 0.5
-    for spec in (MongeWithin(), MongePooled(), RidgePaired()):
+    for spec in (MongeWithin(), MongePooled(), RidgePaired(strength=0.1)):
         assert study(drift, spec, 60) > 0.94, spec
     turned = rotation(STUDY_WIDTH)
-    assert study(turned, RidgePaired(), 60) > 0.94
+    assert study(turned, RidgePaired(strength=0.1), 60) > 0.94  # a weak pull follows a whole turn
     assert study(turned, MongeWithin(), 60) < 0.6

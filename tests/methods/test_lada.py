@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -412,58 +409,6 @@ def test_it_runs_and_continues_in_the_engine(tmp_path: Path) -> None:
     assert again.values["r_union"] == through.values["r_union"]
     assert through.metrics["last_pooled"] > 60
     assert through.values["state_mib"] < 0.1
-
-
-FIVE_THOUSAND = textwrap.dedent("""
-    import resource
-    import numpy as np, torch
-    torch.set_num_threads(1)
-    from raycl.compute.local_pool import LocalPool
-    from raycl.config.lada import LADA
-    from raycl.config.streams import Validation
-    from raycl.methods.context import Context
-    from raycl.methods.lada import LADAMethod
-    from raycl.methods.method import Setting
-    from raycl.methods.parts.keys import unit
-    from raycl.observe.events import nobody
-    from raycl.streams.stream import Samples, Task
-
-    classes, new, width = 5000, 500, 512
-    text = unit(torch.randn(classes, width, generator=torch.Generator().manual_seed(0)))
-    setting = Setting(tuple(map(str, range(classes))), text, torch.ones(classes, dtype=torch.bool),
-                      100.0, 0, Validation(seed=0), torch.device("cpu"))
-    method = LADAMethod(LADA(epochs=1, batch=1024, prototype_batch=1024), setting)
-    state = {}
-    for t in range(9):
-        ids = torch.arange(500 * t, 500 * (t + 1))
-        state |= {f"tasks.{t}.{name}": tensor for name, tensor in {
-            "classes": ids, "text": text[ids], "weight": torch.full((500, 4), 0.25),
-            "centres": unit(text[ids, None] + 0.03 * torch.randn(500, 16, width)),
-            "sizes": torch.full((500,), 16), "variance": torch.full((500, 4), 1e-3),
-            "mean": text[ids, None] + 0.03 * torch.randn(500, 4, width)}.items()}
-    method.restore(state)
-    del state
-    y = torch.arange(4500, 5000).repeat_interleave(2)
-    x = text[y] + 0.03 * torch.randn(len(y), width)
-    samples = Samples(x, y, np.arange(len(y)))
-    method.seen = tuple(range(classes))
-    task = Task(9, method.seen[4500:], samples, samples, samples, samples)
-    method.learn(task, Context(9, LocalPool(), nobody))
-    scores = method.union_scores(x[:256])
-    assert scores.shape == (256, classes) and bool(torch.isfinite(scores).all())
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-""")
-
-
-def test_five_thousand_classes_fit_in_two_gib() -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", FIVE_THOUSAND],
-        capture_output=True, text=True, env=environment, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    unit_bytes = 1 if sys.platform == "darwin" else 1024
-    assert int(done.stdout) * unit_bytes < 2 << 30
 
 
 @pytest.mark.skipif(not CARS.exists(), reason="the real embedding sets are not here")

@@ -54,7 +54,7 @@ def descend(
         raise MethodError(
             f"training diverged in {name} of task {context.task + 1}",
             got="parameters that are not finite",
-            do=f"lower method.{name}.lr",
+            do="lower method.vision.lr or method.text.lr",
         )
 
 

@@ -131,6 +131,7 @@ class PreservedTraining:
         published = float(spec.batch) if code else 1.0
         self.weight = published if spec.prototype_weight is None else spec.prototype_weight
         self.replayed = len(replay) > 0 and self.weight > 0
+        self.draws = replay.moves
         self.known: tuple[Tensor, Tensor] | None = None
         """All prototypes and their old scores, where they are the same in every step."""
         self.at = -1
@@ -192,7 +193,10 @@ class PreservedTraining:
         """Of images in the loss."""
         if self.spec.loss == "code":
             return torch.full(target.shape, 1 / self._rows_of_a_step(len(target))).to(self.x)
-        of_class = torch.bincount(target)
+        # Not bincount, which waits for the device.
+        of_class = self.x.new_zeros(self.classes).index_add_(
+            0, target, self.x.new_ones(len(target))
+        )
         weight = 1 / (of_class[target] * (of_class > 0).sum())
         return weight * self._share(self.classes - self.replay.classes)
 
@@ -219,7 +223,7 @@ class PreservedTraining:
             order = torch.randperm(len(self.replay), generator=generator)
             chosen = order[: self.spec.prototype_batch].to(self.x.device)
         x = self.replay.mean[chosen]
-        if self.replay.moves:
+        if self.draws:
             noise = torch.empty(x.shape).normal_(generator=generator).to(x.device)
             x = torch.addcmul(x, noise, self.replay.deviation[chosen])
         elif isinstance(chosen, slice):

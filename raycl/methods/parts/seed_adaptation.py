@@ -56,7 +56,7 @@ class Adaptation:
         if not all(bool(torch.isfinite(part).all()) for part in moved):
             raise MethodError(
                 f"training of the adapters diverged in task {context.task + 1}",
-                got=f"loss {float(loss)}",
+                got=f"loss {float(loss.detach())}",
                 do=f"lower method.adapt.lr (now {options.lr:g})",
             )
         return moved.still()

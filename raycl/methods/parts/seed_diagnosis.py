@@ -51,7 +51,8 @@ def seed_figures(seeds: Seeds, x: Tensor, y: Tensor, text: Tensor) -> Figures:
 
 def _principal(centred: Tensor) -> Tensor:
     """(d, directions) in which vectors of a class differ most."""
-    _, vectors = torch.linalg.eigh(centred.double().T @ centred.double())
+    found = torch.linalg.eigh(centred.double().T @ centred.double())
+    vectors: Tensor = found.eigenvectors
     last: Tensor = vectors[:, -DIRECTIONS:]
     return last.float()
 

@@ -44,10 +44,13 @@ class Judge:
         mean_w = means_of_text(seeds, classes)
         slope_w, slope = self._slopes(seeds, adapters, mean_w)
         count = torch.bincount(seeds.y, minlength=classes)[seeds.y]
-        without = (mean_w[seeds.y] - seeds.w) / (count - 1).clamp(min=1)[:, None]
-        in_key = (slope_w[seeds.y] * without).sum(dim=1)
-        in_replay = rate / len(seeds) * self._along(slope, seeds, adapters, mean_w)
-        return (in_key + in_replay).masked_fill(count == 1, math.inf)
+        rest = torch.nonzero(count > 1).flatten()
+        some, others = seeds.take(rest), (count[rest] - 1)[:, None]
+        without = (mean_w[some.y] - some.w) / others
+        in_key = (slope_w[some.y] * without).sum(dim=1)
+        in_replay = rate / len(seeds) * self._along(slope, some, adapters, mean_w)
+        uses = torch.full((len(seeds),), math.inf, dtype=mean_w.dtype, device=mean_w.device)
+        return uses.index_copy(0, rest, in_key + in_replay)
 
     def _slopes(self, seeds: Seeds, adapters: Adapters, mean_w: Tensor) -> tuple[Tensor, Adapters]:
         """Of the loss, by the means of w and by the adapters."""

@@ -1,11 +1,8 @@
 """Trains the generator on the classes of one task, by what its seeds are and by what they do.
 
     what they are   seed loss + a ‖v - μ‖² + b ‖w - t‖² + 0.1 · crowding
-    what they do    θ' = θ - α Σₖ ∂ℓ(θₖ; seeds)/∂θ,  CE(θ'; held-out) + CE(θ'; old seeds)
+    what they do    `seed_consequences.py`
 
-θ are the adapters, which come back unmoved. First order: each θₖ is taken
-as a constant, so the Hessian of the inner loss is dropped, but not its mixed derivative by θ and
-seeds, without which v would get nothing from the second line (w also would, through the keys).
 A step generates for at most `CLASSES` of the task; the keys of the others stand as last generated.
 """
 
@@ -16,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from raycl.config.autoseed import AutoSeed
 from raycl.errors import MethodError
@@ -25,6 +21,7 @@ from raycl.methods.context import Context
 from raycl.methods.method import Setting
 from raycl.methods.parts.seed_adaptation import Adaptation
 from raycl.methods.parts.seed_adapters import Adapters
+from raycl.methods.parts.seed_consequences import Consequences
 from raycl.methods.parts.seed_generator import Conditions, SeedGenerator
 from raycl.methods.parts.seed_pruning import Judge
 from raycl.methods.parts.seeds import DIVERSITY, Seeds, crowding
@@ -77,7 +74,7 @@ class SeedUpdateLoop:
         if not all(bool(torch.isfinite(w).all()) for w in self.weights):
             raise MethodError(
                 f"training of the seed generator diverged in task {self.task + 1}",
-                got=f"loss {float(loss)}",
+                got=f"loss {float(loss.detach())}",
                 do=f"lower method.update.lr (now {self.spec.update.lr:g})",
             )
         self.generator.take(self.weights)
@@ -101,34 +98,29 @@ class SeedUpdateLoop:
         loss = loss + self.spec.anchor_text * _apart(w, known.text)
         loss = loss + DIVERSITY * crowding(v, w)
         if self.spec.meta_update:
-            loss = loss + self._consequences(seeds, mean_w, self._old(step), step)
+            by_v, by_w = self._consequences(seeds, part, step)
+            # Their derivatives by the generator are those of the consequences.
+            loss = loss + (seeds.v * by_v).sum() + (seeds.w * by_w).sum()
         self.mean_w[lesson.rows[part]] = w.detach().mean(dim=1)
         return loss
 
-    def _consequences(self, seeds: Seeds, mean_w: Tensor, old: Seeds | None, step: int) -> Tensor:
-        """The loss of adapters that were trained on the seeds, where they had no part."""
-        mine, judge = self.lesson.mine, self.lesson.judge
-        replayed = seeds if old is None else Seeds.joined([seeds, old])
-        after = self.descended(replayed, mean_w)
-        keys = mine.keys(after, mean_w)
-        some = self._some(len(judge.x), SEEDS, "held out", step)
-        asked = [(judge.x[some], judge.y[some])] if len(some) else []
+    def _consequences(self, seeds: Seeds, part: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        lesson, old = self.lesson, self._old(step)
+        some = self._some(len(lesson.judge.x), SEEDS, "held out", step)
+        asked = [(lesson.judge.x[some], lesson.judge.y[some])] if len(some) else []
         asked += [] if old is None else [(old.v, old.y)]
-        scale = self.setting.logit_scale
-        losses = [cross_entropy(scale * after.image(x) @ keys.T, y) for x, y in asked]
-        return sum(losses, seeds.v.new_zeros(()))
 
-    def descended(self, seeds: Seeds, mean_w: Tensor) -> Adapters:
-        """The adapters after the inner steps, as a function of the seeds."""
-        mine, update = self.lesson.mine, self.spec.update
-        after = self.lesson.adapters
-        for _ in range(update.inner_steps):
-            at = after.ready()
-            inner = mine.loss(at, seeds, mine.keys(at, mean_w))
-            slopes = torch.autograd.grad(inner, list(at), create_graph=True)
-            moves = zip(after, slopes, strict=True)
-            after = Adapters(*(part - update.inner_lr * slope for part, slope in moves))
-        return after
+        def replay(v: Tensor, w: Tensor) -> tuple[Seeds, Tensor]:
+            new = Seeds(v, w, seeds.y)
+            mean = w.view(len(part), -1, w.shape[1]).mean(dim=1)
+            mean_w = self.mean_w.index_copy(0, lesson.rows[part], mean)
+            return (new if old is None else Seeds.joined([new, old])), mean_w
+
+        mine, update = lesson.mine, self.spec.update
+        behind = Consequences(
+            lesson.adapters, mine.keys, mine.loss, update.inner_steps, update.inner_lr
+        )
+        return behind.slopes(seeds.v, seeds.w, replay, asked)
 
     def _old(self, step: int) -> Seeds | None:
         old = self.lesson.mine.seeds
