@@ -61,6 +61,8 @@ class SLDA(Spec):
     kind: Literal["slda"] = "slda"
     shrinkage: float = Field(0.1, ge=0, le=1)
     """Share of the isotropic covariance of the same trace that is mixed in."""
+    text: float = Field(0.0, ge=0)
+    """Weight of the zero-shot scores beside the discriminants; 1 takes them for a prior."""
     unseen: Unseen = "none"
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from raycl.config.methods import NCM
+from raycl.config.methods import NCM, SLDA
 from raycl.config.rivals import FeCAM, TipAdapter
 from raycl.errors import DataError
 from raycl.methods import conformance
@@ -50,6 +50,15 @@ CUTS = (((0, 1, 2, 3, 4, 5),), ((5, 3), (0,), (4, 1, 2)))
 def test_they_hold_the_contract(spec: Any) -> None:
     findings = conformance.check_method(lambda setting: build_method(spec, setting))
     assert {f.what: f.fault for f in findings if not f.ok} == {}
+
+
+def test_text_beside_discriminants_is_a_prior() -> None:
+    setting = made_setting()
+    x = vectors_of(made_tasks(setting, CUTS[0]))
+    methods = [build_method(SLDA(text=a), setting) for a in (0.0, 0.5)]
+    alone, beside = (learn(m, made_tasks(setting, CUTS[1])).seen_scores(x) for m in methods)
+    text = setting.zero_shot(x)[:, torch.tensor(methods[0].seen)]
+    assert torch.allclose(beside - alone, 0.5 * text, atol=1e-3)
 
 
 def vectors_of(tasks: list[Task]) -> Tensor:

@@ -40,6 +40,7 @@ VARIANTS = [
     RealReplay(per_class=32, align=SHORT),
     NCM(unseen="gate"),
     SLDA(unseen="gate", shrinkage=0.0),
+    SLDA(text=1.0),
     ProtoFusion(weight=0.3),
     Finetune(loss="local"),
 ]
