@@ -5,7 +5,7 @@ Of the paper only what it does could be read; the values are ours, and all of th
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -52,6 +52,7 @@ Order = Literal["vision_text", "text_vision", "coupled"]
 class TwoStages(Spec):
     """What DMC and DMC-OT share."""
 
+    revision: ClassVar[int] = 2
     vision: VisionStage = VisionStage()
     text: TextStage = TextStage()
     order: Order = "vision_text"

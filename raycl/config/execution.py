@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from raycl.config.spec import Spec
 
@@ -40,6 +40,18 @@ class Execution(Spec):
     draws: Literal["trainer", "workers"] = "trainer"
     """Who draws the samples of generators that are replayed: the process that trains, between
     two epochs (on a GPU ahead of them), or the pool's workers, ahead."""
+    encodes: Literal["trainer", "workers"] = "trainer"
+    """Who encodes prompts while they are trained: the process that trains, or the pool's
+    workers, some prompts each. Worth it where a step takes longer than a tenth of a second."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     stop_after: int | None = Field(None, ge=1)
     """Stop, resumably, once this many tasks of the stream are stored."""
+
+    @model_validator(mode="after")
+    def _gives_workers_one_thing_to_do(self) -> Execution:
+        if self.draws == self.encodes == "workers":
+            raise ValueError(
+                "draws=workers and encodes=workers at once would have each wait for the other's "
+                "workers: leave one of them to the trainer"
+            )
+        return self

@@ -87,7 +87,7 @@ class TokenPrompt(Spec):
     Begin with align.lr=0.01, ten times the default; published rates are 0.01 to 0.05.
     """
 
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     kind: Literal["tokens"] = "tokens"
     tokens: int = Field(1, ge=1)
     shared: bool = False
@@ -182,7 +182,7 @@ class AlignPrompts(Spec):
 class AlignedReplay(Spec):
     """Keys aligned at the end of each task on vectors drawn from every class seen so far."""
 
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     per_class: int = Field(256, ge=1)
     """Vectors drawn of each class, anew for every epoch."""
     input: Literal["raw", "unit"] = "raw"

@@ -40,6 +40,7 @@ from raycl.methods.build import build_method
 from raycl.methods.context import Context
 from raycl.methods.method import Figures, Method, Setting
 from raycl.methods.parts.keys import unit
+from raycl.methods.parts.prompt_shards import Crew
 from raycl.methods.source_code import SourceCode
 from raycl.metrics.evaluation import evaluate
 from raycl.metrics.matrices import NO_RULE
@@ -348,6 +349,9 @@ class _Run:
             validation=self.experiment.validation,
             device=device,
             encoder=self.data.encoder,
+            crew=Crew.of(self.job.execution, self.experiment.backbone, self.pool)
+            if self.data.encoder
+            else None,
         )
 
     def _context(self, task: Task) -> Context:

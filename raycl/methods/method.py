@@ -29,6 +29,7 @@ from raycl.config.streams import Validation
 from raycl.errors import DataError
 from raycl.methods.context import Context
 from raycl.methods.parts.keys import cosine_scores
+from raycl.methods.parts.prompt_shards import Crew
 from raycl.streams.stream import Samples, Task
 
 S = TypeVar("S", bound=Spec)
@@ -51,6 +52,8 @@ class Setting:
     device: torch.device
     encoder: Encoder | None = None
     """The frozen towers behind the vectors; None where the stream gives vectors only."""
+    crew: Crew | None = None
+    """Workers that encode prompts; None where this process does."""
 
     @property
     def classes(self) -> int:

@@ -1,8 +1,7 @@
-"""Alignment that is fast: cut prompts, bf16, and classes shared out over processes."""
+"""Alignment that is fast: cut prompts, bf16, and prompts encoded by workers."""
 
 from __future__ import annotations
 
-import multiprocessing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from raycl.backbones.encoder import load_encoder
 from raycl.compute.local_pool import LocalPool
+from raycl.compute.pool import WorkerSpec
 from raycl.config.backbones import Backbone
-from raycl.config.methods import Align, MappedPrompt, MappedResidual, MappedTokens
+from raycl.config.execution import Execution
+from raycl.config.methods import Align, MappedPrompt, MappedTokens
 from raycl.config.seeds import rng
-from raycl.errors import ConfigError
+from raycl.errors import DataError
 from raycl.generators.adamw import AdamW
 from raycl.methods import conformance
 from raycl.methods.context import Context
@@ -26,8 +26,8 @@ from raycl.methods.method import Setting
 from raycl.methods.parts import prompts
 from raycl.methods.parts.key_head import Kept
 from raycl.methods.parts.mapped_heads import MappedHead, build_mapped_head
+from raycl.methods.parts.prompt_shards import Crew
 from raycl.methods.parts.prompts import PromptAssembly
-from raycl.methods.parts.sharded_keys import Sharded, train_sharded
 from raycl.methods.parts.text_map import TextMap
 from raycl.observe.events import nobody
 from tests.backbones.made_backbones import save_backbone
@@ -35,10 +35,9 @@ from tests.backbones.made_backbones import save_backbone
 ALIGN = Align(lr=0.01, epochs=4, batch=16)
 SPACE = (6, 4, 1, 0, 5)
 """Out of order, and not to be halved."""
-SHARED_OUT: tuple[MappedPrompt, ...] = (
+PROMPTS: tuple[MappedPrompt, ...] = (
     MappedTokens(orthogonality=0.5),
     MappedTokens(tokens=2, shared=True),
-    MappedResidual(mapped=True),
 )
 
 
@@ -72,66 +71,43 @@ def alone(
     return head, torch.stack(losses)
 
 
-def one_of_two(rank: int, meeting: str, backbone: Backbone, out: Any) -> None:
-    """A learner in a process of its own; the processes meet in a file."""
-    torch.set_num_threads(1)
-    store = dist.FileStore(meeting, 2)  # type: ignore[no-untyped-call]
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    setting = setting_of(backbone)
-    found = []
-    for prompt in SHARED_OUT:
-        head = build_mapped_head(prompt, setting)
-        losses = train_sharded(head, data(setting), SPACE, ALIGN, context())
-        state = {name: tensor.numpy().copy() for name, tensor in head.state(SPACE).items()}
-        found.append((torch.stack(losses).numpy(), state))
-    out.put((rank, found))
-    dist.destroy_process_group()
-
-
-@pytest.fixture(scope="module")
-def two_learners(backbone: Backbone, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """Per prompt, what each of two processes ended with."""
-    spawn = multiprocessing.get_context("spawn")
-    out = spawn.Queue()
-    meeting = str(tmp_path_factory.mktemp("meeting") / "file")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        processes = [
-            spawn.Process(target=one_of_two, args=(rank, meeting, backbone, out)) for rank in (0, 1)
-        ]
-        for process in processes:
-            process.start()
-    found = [out.get(timeout=300)[1] for _ in processes]
-    for process in processes:
-        process.join(timeout=60)
-        assert process.exitcode == 0
-    out.close()
-    return list(zip(*found, strict=True))
-
-
-@pytest.mark.parametrize("which", range(len(SHARED_OUT)))
-def test_two_learners_have_the_losses_and_the_state_of_one(
-    backbone: Backbone, two_learners: list[Any], which: int
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("prompt", PROMPTS, ids=repr)
+def test_a_crew_has_the_bits_of_the_trainer_alone(
+    backbone: Backbone, prompt: MappedPrompt, precision: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head, losses = alone(setting_of(backbone), SHARED_OUT[which])
+    monkeypatch.setattr(prompts, "SHARD", 2)
+    setting = setting_of(backbone)
+    align = ALIGN.model_copy(update={"precision": precision})
+    head, losses = alone(setting, prompt, align)
     assert losses[:4].mean() > losses[-4:].mean() + 0.1
-    (curve, one), (other_curve, other) = two_learners[which]
-    assert np.abs(curve - losses.numpy()).max() < 1e-5
-    assert np.array_equal(curve, other_curve)
+    asked: list[int] = []
+
+    class Counted(LocalPool):
+        def map_unordered(self, worker: WorkerSpec, items: Any, **options: Any) -> Any:
+            done = list(super().map_unordered(worker, items, **options))
+            asked.append(len(done))
+            return reversed(done)  # in whatever order they come
+
+    crew = Crew.of(Execution(encodes="workers"), backbone, Counted())
+    other, found = alone(replace(setting, crew=crew), prompt, align)
+    assert torch.equal(found, losses)
     for name, tensor in head.state(SPACE).items():
-        assert np.array_equal(one[name], other[name]), name
-        assert np.allclose(one[name], tensor.numpy(), atol=2e-4), name
+        assert torch.equal(tensor, other.state(SPACE)[name]), name
+    assert asked == [3] * 2 * len(losses)  # three shards, forth and back
 
 
-def test_shares_cover_the_space_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dist, "get_world_size", lambda group: 3)
-    parts = []
-    for rank in range(3):
-        monkeypatch.setattr(dist, "get_rank", lambda group, rank=rank: rank)
-        parts.append(Sharded(len(SPACE)).own(SPACE))
-    assert sum(parts, ()) == SPACE and {len(part) for part in parts} == {1, 2}
-    with pytest.raises(ConfigError, match="more learners than classes"):
-        Sharded(2)
+def test_a_worker_refuses_other_weights(backbone: Backbone) -> None:
+    crew = Crew.of(Execution(encodes="workers"), backbone, LocalPool())
+    assert crew is not None
+    other = replace(setting_of(backbone), crew=replace(crew, weights=("of another node",)))
+    with pytest.raises(DataError, match="not those of the process that trains"):
+        alone(other, PROMPTS[0])
+
+
+def test_workers_are_given_one_thing_to_do() -> None:
+    with pytest.raises(ValueError, match="leave one of them to the trainer"):
+        Execution(draws="workers", encodes="workers")
 
 
 def test_cut_prompts_have_the_losses_of_whole_ones(
@@ -167,7 +143,8 @@ def test_half_precision_in_chunks_is_that_of_all_at_once(
     setting = setting_of(save_backbone(tmp_path, embed_dim=conformance.WIDTH, **text))
     align = ALIGN.model_copy(update={"precision": "bf16"})
     whole = alone(setting, MappedTokens(), align)[1]
-    monkeypatch.setattr(prompts, "CHUNK", 2)
+    monkeypatch.setattr(prompts, "SHARD", 2)
+    monkeypatch.setattr(prompts, "KEPT", 2)
     assert (alone(setting, MappedTokens(), align)[1] - whole).abs().max() < 0.02 * whole.max()
 
 

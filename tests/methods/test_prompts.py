@@ -104,7 +104,7 @@ def test_a_cut_prompt_has_the_keys_and_gradients_of_a_whole_one(name: str) -> No
         weights = torch.linspace(-1, 1, out.numel()).reshape(out.shape)
         gradients.append(torch.autograd.grad((out * weights).sum(), between)[0])
         keys.append(out.detach())
-        lengths.append(4 + prompts.rest.shape[1])
+        lengths.append(4 + prompts.encoders[0].rest.shape[1])
     assert lengths[0] < 40 and lengths[1] == tower.context == 77
     assert (keys[0] - keys[1]).abs().max() < 1e-6
     assert gradients[1].abs().max() > 1e-3
@@ -147,7 +147,8 @@ def test_chunks_change_neither_keys_nor_gradients(
         return keys.detach(), torch.autograd.grad((keys**3).sum(), between)[0]
 
     whole = run()
-    monkeypatch.setattr(module, "CHUNK", 2)
+    monkeypatch.setattr(module, "SHARD", 2)
+    monkeypatch.setattr(module, "KEPT", 2)
     for one, other in zip(whole, run(), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,38 +58,6 @@ class Kept:
         return self.x, self.y
 
 
-class Learners(Protocol):
-    """Processes that train one label space together, each its own share of the classes."""
-
-    def own(self, space: tuple[int, ...]) -> tuple[int, ...]:
-        """This learner's classes, next to each other in the space."""
-        ...
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """All learners' rows in the order of the space; gradients reach one's own."""
-        ...
-
-    def total(self, gradients: list[Tensor], shared: Sequence[bool]) -> list[Tensor]:
-        """The gradients, summed over learners where all hold the parameter alike."""
-        ...
-
-
-class Alone:
-    """One learner, which has all classes."""
-
-    def own(self, space: tuple[int, ...]) -> tuple[int, ...]:
-        return space
-
-    def gather(self, rows: Tensor) -> Tensor:
-        return rows
-
-    def total(self, gradients: list[Tensor], shared: Sequence[bool]) -> list[Tensor]:
-        return gradients
-
-
-Gather = Callable[[Tensor], Tensor]
-
-
 @dataclass(frozen=True)
 class Trainable:
     """A label space made ready for training."""
@@ -100,9 +68,7 @@ class Trainable:
     """(classes of the space, width) unit keys as the parameters stand now."""
     keep: Callable[[list[Tensor]], None]
     """Takes over what training made of the parameters."""
-    shared: tuple[bool, ...] = (False,)
-    """Which parameters belong to all classes; the others have a row for each class."""
-    penalty: Callable[[Gather], Tensor] | None = None
+    penalty: Callable[[], Tensor] | None = None
     """Added to the loss."""
     beside: Tensor | None = None
     """(others, width) unit keys of no class of the space: they never move, and no sample is
@@ -161,16 +127,12 @@ class KeyHead(ABC):
         label_space: tuple[int, ...],
         align: Align,
         context: Context,
-        learners: Learners = Alone(),  # noqa: B008 - has no state
     ) -> list[Tensor]:
-        """Train what was prepared of `label_space`, or of this learner's own share of it.
-
-        Gives the loss of each step that was made here.
-        """
+        """Train what was prepared of `label_space`; the loss of each step that was made here."""
         self._moved = sum(p.numel() for p in trainable.parameters)
         if not epochs.rows:
             return []
-        training = _Training(self.setting, trainable, epochs, label_space, align, context, learners)
+        training = _Training(self.setting, trainable, epochs, label_space, align, context)
         losses = training.run()
         trainable.keep([p.detach() for p in trainable.parameters])
         self._known_keys = None
@@ -203,10 +165,9 @@ class _Training:
         label_space: tuple[int, ...],
         align: Align,
         context: Context,
-        learners: Learners,
     ) -> None:
         self.setting, self.align, self.context = setting, align, context
-        self.trainable, self.epochs, self.learners = trainable, epochs, learners
+        self.trainable, self.epochs = trainable, epochs
         self.position = positions(label_space, setting.classes)
         self.optimiser = AdamW(trainable.parameters, align.lr, align.weight_decay)
         self.losses: list[Tensor] = []
@@ -234,15 +195,14 @@ class _Training:
         self.at = epoch
 
     def step(self, rows: Tensor) -> Tensor:
-        keys = self.learners.gather(self.keys())
+        keys = self.keys()
         if self.trainable.beside is not None:
             keys = torch.cat([keys, self.trainable.beside])
         logits = self.setting.logit_scale * self.x[rows] @ keys.T
         loss = cross_entropy(logits, self.target[rows])
         if self.trainable.penalty is not None:
-            loss = loss + self.trainable.penalty(self.learners.gather)
-        gradients = self.optimiser.gradients(loss)
-        self.optimiser.move(self.learners.total(gradients, self.trainable.shared))
+            loss = loss + self.trainable.penalty()
+        self.optimiser.step(loss)
         return loss.detach()
 
     def keys(self) -> Tensor:

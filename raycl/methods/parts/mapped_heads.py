@@ -20,7 +20,7 @@ from torch import Tensor
 
 from raycl.config.methods import MappedPrompt, MappedResidual, MappedTokens
 from raycl.methods.method import Setting
-from raycl.methods.parts.key_head import Gather, KeyHead, Trainable
+from raycl.methods.parts.key_head import KeyHead, Trainable
 from raycl.methods.parts.keys import columns, positions, unit
 from raycl.methods.parts.prompts import PromptLearner
 from raycl.methods.parts.text_map import TextMap
@@ -47,7 +47,7 @@ class MappedHead(KeyHead):
     def assemble(self, space: tuple[int, ...]) -> Keys:
         """How the keys of these classes are made."""
 
-    def penalty(self, own: Tensor, gather: Gather) -> Tensor | None:
+    def penalty(self, own: Tensor) -> Tensor | None:
         """What the loss adds for the own parts of the space, in its order."""
         return None
 
@@ -81,15 +81,14 @@ class MappedHead(KeyHead):
                 self.map.take(values[own:])
             self.trained[list(space)] = True
 
-        def penalty(gather: Gather) -> Tensor:
+        def penalty() -> Tensor:
             part = own_part()
             assert part is not None
-            found = self.penalty(part, gather)
+            found = self.penalty(part)
             assert found is not None
             return found
 
-        shared = (self.shared,) * own + (True,) * (len(parameters) - own)
-        return Trainable(parameters, keys, keep, shared, penalty if self._penalised else None)
+        return Trainable(parameters, keys, keep, penalty if self._penalised else None)
 
     @property
     def _penalised(self) -> bool:
@@ -160,8 +159,8 @@ class MappedTokenHead(MappedHead):
     def _penalised(self) -> bool:
         return self.spec.orthogonality > 0
 
-    def penalty(self, own: Tensor, gather: Gather) -> Tensor:
-        rows = gather(own.flatten(1))
+    def penalty(self, own: Tensor) -> Tensor:
+        rows = own.flatten(1)
         excess = rows @ rows.T - torch.eye(len(rows), device=rows.device)
         return self.spec.orthogonality * excess.square().mean()
 

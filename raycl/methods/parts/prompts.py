@@ -8,41 +8,47 @@ a head of it. Gradients flow only into what stands before the name: the tower is
 the embeddings of SOS, name and EOT are looked up once per label space.
 
 Exact savings: only the prompts of the label space are encoded, each up to its own EOT where
-the tower allows it. More classes than `CHUNK` are encoded in chunks whose activations are
-computed again for the gradient, so memory does not grow with the number of classes.
+the tower allows it. Of more classes than `KEPT` the activations are computed again for the
+gradient, shard by shard, so memory does not grow with the number of classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from raycl.backbones.packed_blocks import Packing
 from raycl.backbones.text_tower import TextTower
 from raycl.config.methods import TokenPrompt
 from raycl.errors import ConfigError, DataError
 from raycl.methods.method import Setting
 from raycl.methods.parts.key_head import KeyHead, Trainable
 from raycl.methods.parts.keys import columns, unit
+from raycl.methods.parts.prompt_shards import SHARD, Crew, Shard, ShardEncoder
 
 INIT_STD = 0.02
-CHUNK = 256
-"""Prompts encoded at once."""
+KEPT = 256
+"""Of so many prompts the activations are kept between loss and gradient."""
 
 
 class PromptAssembly:
     """The frozen parts of every class's prompt."""
 
     def __init__(
-        self, tower: TextTower, class_names: Sequence[str], between: int, *, truncate: bool = True
+        self,
+        tower: TextTower,
+        class_names: Sequence[str],
+        between: int,
+        *,
+        truncate: bool = True,
+        crew: Crew | None = None,
     ) -> None:
         """`between` tokens will stand between SOS and the name. Without `truncate` prompts
-        are encoded at the whole context: the same keys, for more work."""
-        self.tower, self.between = tower, between
+        are encoded at the whole context: the same keys, for more work. A crew encodes in
+        this process's stead."""
+        self.tower, self.between, self.crew = tower, between, crew
         self.tokens = tower.tokenise([f"{name}." for name in class_names])
         self.ends = tower.ends(self.tokens)
         self.truncate = truncate and tower.can_truncate
@@ -63,59 +69,36 @@ class PromptAssembly:
         classes = classes.cpu()
         ends = self.ends[classes]
         last = int(ends.max()) if self.truncate else self.tower.context - self.between - 1
-        with torch.no_grad():
-            embedded = self.tower.embed(self.tokens[classes, : last + 1])
-        return Prompts(self.tower, embedded, ends + self.between, whole=not self.truncate)
+        tokens, ends = self.tokens[classes, : last + 1], ends + self.between
+        shards = [
+            Shard(rows, tokens[rows].clone(), ends[rows].clone(), not self.truncate)
+            for rows in (slice(at, at + SHARD) for at in range(0, len(ends), SHARD))
+        ]
+        return Prompts(self.tower, shards, self.crew)
 
 
 class Prompts:
     """The prompts of some classes, all but what stands between SOS and the name."""
 
-    def __init__(
-        self, tower: TextTower, embedded: Tensor, ends: Tensor, *, whole: bool = False
-    ) -> None:
-        """`whole`: encode every token of `embedded`, also those after the end."""
-        self.tower = tower
-        self.start, self.rest = embedded[:, :1], embedded[:, 1:]
-        chunks = [slice(at, at + CHUNK) for at in range(0, len(ends), CHUNK)]
-        self.chunks = [self._chunk(rows, ends[rows], whole) for rows in chunks]
-
-    def _chunk(self, rows: slice, ends: Tensor, whole: bool) -> _Chunk:
-        packing = None if whole else self.tower.pack(ends)
-        return _Chunk(rows, ends.to(self.rest.device), packing)
+    def __init__(self, tower: TextTower, shards: Sequence[Shard], crew: Crew | None = None) -> None:
+        self.shards, self.crew = shards, crew
+        self.prompts = sum(len(shard.ends) for shard in shards)
+        self.encoders = [] if crew else [ShardEncoder(tower, shard) for shard in shards]
 
     def keys(self, between: Tensor) -> Tensor:
         """(classes, width) unit keys; `between` is (classes, tokens, token width)."""
-        between = between.to(self.rest.device)
-        again = len(self.chunks) > 1 and torch.is_grad_enabled() and between.requires_grad
+        if self.crew is not None:
+            return unit(self.crew.encode(self.shards, between))
+        between = between.to(self.encoders[0].rest.device)
+        again = self.prompts > KEPT and torch.is_grad_enabled() and between.requires_grad
         out = []
-        for chunk in self.chunks:
-            part = between[chunk.rows]
+        for shard, encoder in zip(self.shards, self.encoders, strict=True):
+            part = between[shard.rows]
             if again:
-                encoded = checkpoint(
-                    self._encode, part, chunk, use_reentrant=False, preserve_rng_state=False
-                )
+                out.append(checkpoint(encoder, part, use_reentrant=False, preserve_rng_state=False))
             else:
-                encoded = self._encode(part, chunk)
-            out.append(encoded)
+                out.append(encoder(part))
         return unit(torch.cat(out))
-
-    def _encode(self, between: Tensor, chunk: _Chunk) -> Tensor:
-        after_start = torch.cat([between, self.rest[chunk.rows]], dim=1)
-        if chunk.packing is not None:
-            return self.tower.encode_after_start(after_start, chunk.packing)
-        embedded = torch.cat([self.start[chunk.rows], after_start], dim=1)
-        return self.tower.encode(embedded, chunk.ends)
-
-
-@dataclass(frozen=True, eq=False)
-class _Chunk:
-    """Prompts encoded at once."""
-
-    rows: slice
-    ends: Tensor
-    packing: Packing | None
-    """None where the tower's own modules encode them."""
 
 
 class PromptLearner:
@@ -125,7 +108,9 @@ class PromptLearner:
         """`others`: how many tokens of another origin stand between V and the name."""
         tower = _tower(setting)
         self.setting, self.spec = setting, spec
-        self.assembly = PromptAssembly(tower, setting.class_names, spec.tokens + others)
+        self.assembly = PromptAssembly(
+            tower, setting.class_names, spec.tokens + others, crew=setting.crew
+        )
         self.context = self._initial(tower)
         """(classes or 1, tokens, token width)"""
 
@@ -179,7 +164,7 @@ class TokenHead(KeyHead):
             (learner.context[learner.rows(space)],) = parameters
             self.trained[list(space)] = True
 
-        return Trainable([moved], keys, keep, shared=(learner.spec.shared,))
+        return Trainable([moved], keys, keep)
 
     def all_keys(self) -> Tensor:
         keys = self.setting.text.clone()

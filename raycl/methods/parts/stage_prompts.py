@@ -83,7 +83,9 @@ class TaskContexts(StageHead):
         super().__init__(setting)
         self.tokens = class_tokens, task_tokens
         self.tower = encoder.text
-        self.assembly = PromptAssembly(self.tower, setting.class_names, sum(self.tokens))
+        self.assembly = PromptAssembly(
+            self.tower, setting.class_names, sum(self.tokens), crew=setting.crew
+        )
         self.groups: list[_Group] = []
 
     def prepare(self, space: Classes, moving: Classes | None = None) -> Trainable:
@@ -103,7 +105,7 @@ class TaskContexts(StageHead):
             self.groups.append(_Group(new, values[0], values[1] if len(values) > 1 else task))
 
         parameters = [own, task] if self.tokens[1] else [own]
-        return Trainable(parameters, keys, keep, (False, True)[: len(parameters)])
+        return Trainable(parameters, keys, keep)
 
     def _prompts(self, classes: Classes) -> Prompts:
         return self.assembly.of(torch.tensor(classes, dtype=torch.long))
