@@ -32,12 +32,9 @@ from raycl.methods.parts.keys import columns, cosine_scores, positions, unit
 from raycl.methods.parts.label_memory import Centres
 from raycl.methods.parts.preserved import Images, PreservedTraining, Replay, Scoring
 from raycl.methods.parts.prototypes import Prototypes, summarise
+from raycl.methods.parts.raw_lengths import vectors_to_model
 from raycl.methods.parts.text_branch import begin_text, branch_of
-from raycl.observe.events import Warned
 from raycl.streams.stream import Task
-
-UNIT = 1e-2
-"""How far a length may be from one in a file of half precision that holds unit vectors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +67,7 @@ class LADAMethod(Method[LADA]):
         classes = tuple(c for c in task.classes if c in present)
         if not classes:
             return
-        x, y = self._vectors(task, context), task.train.y
+        x, y = vectors_to_model(task, self.spec.input, context), task.train.y
         centres, prototypes = summarise(
             x,
             y,
@@ -82,19 +79,6 @@ class LADAMethod(Method[LADA]):
         )
         learnt = self._trained(x, y, Learnt(classes, None, centres, prototypes), context)
         self.learnt[task.index] = learnt
-
-    def _vectors(self, task: Task, context: Context) -> Tensor:
-        x = task.train.x
-        if self.spec.input == "unit":
-            return unit(x)
-        if task.index == 0 and bool(((x.norm(dim=1) - 1).abs() < UNIT).all()):
-            context.observer(
-                Warned(
-                    "the vectors are of unit length already, and so are those that mixtures are "
-                    "fitted to; method.input=unit says so in the result"
-                )
-            )
-        return x
 
     def _trained(self, x: Tensor, y: Tensor, begun: Learnt, context: Context) -> Learnt:
         spec, setting, classes = self.spec, self.setting, begun.classes

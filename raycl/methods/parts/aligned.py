@@ -26,14 +26,12 @@ from raycl.methods.method import Method, Setting, State
 from raycl.methods.parts.class_generators import ClassGenerators
 from raycl.methods.parts.keys import cosine_scores, unit
 from raycl.methods.parts.mapped_heads import build_mapped_head
-from raycl.observe.events import Warned
+from raycl.methods.parts.raw_lengths import UNIT, vectors_to_model
 from raycl.streams.stream import Task
 
 S = TypeVar("S", bound=AlignedReplay)
 
 PUBLISHED_TEMPLATE = "a photo of a {}."
-UNIT = 1e-2
-"""How far a length may be from one in a file of half precision that holds unit vectors."""
 
 
 class AlignedMethod(Method[S]):
@@ -50,8 +48,7 @@ class AlignedMethod(Method[S]):
         return self.head.scores_unseen
 
     def learn(self, task: Task, context: Context) -> None:
-        x = unit(task.train.x) if self.spec.input == "unit" else task.train.x
-        self._warn_of_unit_vectors(x, task, context)
+        x = vectors_to_model(task, self.spec.input, context)
         self.generators.learn(x, task.train.y, task.classes, context)
         space = self.generators.classes
         moving = space
@@ -72,17 +69,6 @@ class AlignedMethod(Method[S]):
         others = self.setting.has_text.clone()
         others[list(space)] = False
         return self.setting.text[others]
-
-    def _warn_of_unit_vectors(self, x: Tensor, task: Task, context: Context) -> None:
-        if task.index or self.spec.input == "unit" or not len(x):
-            return
-        if bool(((x.norm(dim=1) - 1).abs() < UNIT).all()):
-            context.observer(
-                Warned(
-                    "the vectors are of unit length already, so generators learn directions "
-                    "only; method.input=unit says so in the result"
-                )
-            )
 
     def seen_scores(self, x: Tensor) -> Tensor:
         return self.head.seen_scores(x, self.seen)
