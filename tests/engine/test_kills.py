@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from raycl.config.methods import BUILT_IN, kind_of
 from raycl.store.store import Store
 from tests.engine.processes import Command, descendants
 from tests.engine.worlds import VOLATILE, World, predictions_digests
@@ -143,3 +144,24 @@ def test_twenty_kills_of_any_process_under_ray(world: World, long_whole: Whole) 
     survived = killed_until_done(world, 20, victims, "--pool", "ray")
     assert numbers(survived) == long_whole.values
     assert predictions_digests(world.store) == long_whole.digests
+
+
+@pytest.mark.ordeal
+@pytest.mark.parametrize("method", [kind_of(spec) for spec in BUILT_IN])
+def test_every_method_is_killed_in_each_task_and_continues(
+    world: World, tmp_path: Path, method: str
+) -> None:
+    calm = world.run(method)
+    moments = random.Random(method)
+    words = [*world.words(method), "--store", str(tmp_path / "killed")]
+    for task in (1, 2, 3):
+        command = Command(*words, folder=tmp_path)
+        with contextlib.suppress(AssertionError):  # or it ended before
+            command.until(f"task {task}/3")
+        time.sleep(moments.uniform(0.0, 0.3))
+        command.kill()
+        command.end()
+        assert list(Store.open(str(tmp_path / "killed")).verify()) == []
+    continued = Command(*words, folder=tmp_path).result()
+    assert numbers(continued) == numbers(calm.as_json())
+    assert predictions_digests(tmp_path / "killed") == predictions_digests(world.store)
