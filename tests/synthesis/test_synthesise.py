@@ -12,12 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
+from raycl.compute.local_pool import LocalPool
 from raycl.config.synthesis import Synthesis
 from raycl.errors import DataError, MethodError, StoreError
 from raycl.observe.events import Event, Progress, Warned
+from raycl.store.store import Store
 from raycl.synthesis import pipeline as painting
+from raycl.synthesis.identity import Seeing
 from raycl.synthesis.pipeline import Painted, Painter
 from raycl.synthesis.prompts import Prompt
+from raycl.synthesis.synthesise import synthesise_features
 from tests.synthesis.made_models import (
     digest_of,
     digests,
@@ -195,6 +199,25 @@ def test_images_that_vanish_are_told(tmp_path: Path) -> None:
     images.store.discard(images.chunks[0].artefact)
     with pytest.raises(StoreError, match="no longer in the store"):
         images.pixels(0)
+
+
+def test_features_are_what_the_images_would_give(tmp_path: Path) -> None:
+    from raycl.backbones.encoder import load_encoder
+    from raycl.config.backbones import Backbone
+
+    prompts, backbone = made_prompts(6), Backbone(name="tiny-clip", batch=4)
+    given: dict[str, Any] = {"store": Store.open(str(tmp_path)), "pool": LocalPool()}
+    found = synthesise_features(prompts, small(), Seeing(backbone, side=16), **given)
+    assert (found.x.shape, found.computed, found.rows.tolist()) == ((6, 128), 6, [*range(6)])
+    images = made_images(tmp_path, prompts, small())
+    assert set(images.keys).isdisjoint(found.keys)
+    encoder = load_encoder(backbone, CPU)
+    small_ones = [images.image(i).resize((16, 16), Image.Resampling.BICUBIC) for i in range(6)]
+    wanted = encoder.encode_images(torch.stack([encoder.preprocess(i) for i in small_ones]))
+    assert np.allclose(found.x, wanted.numpy(), atol=1e-5)
+    again = synthesise_features(prompts, small(), Seeing(backbone, side=16), **given)
+    assert again.reused == 6 and np.array_equal(again.x, found.x)
+    assert synthesise_features(prompts[:4], small(), Seeing(backbone), **given).computed == 4
 
 
 def test_prompts_are_encoded_once_and_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,8 @@ from raycl.synthesis.tiny.pictures import CHUNK, drawn
 from raycl.synthesis.tiny.pretraining import WORK, Plan, Told, pretrain
 
 SMALL = Plan(
-    pictures=40, autoencoder_batches=4, autoencoder_batch=4, batches=4, batch=4, warm_up=2,
+    pictures=40, autoencoder_batches=4, autoencoder_batch=4, batches=4, batch=4, wide_batches=2,
+    warm_up=2,
 )  # fmt: skip
 
 

@@ -69,7 +69,9 @@ class Plan:
     autoencoder_batch: int = 64
     autoencoder_lr: float = 2e-3
     batches: int = 2400
-    batch: int = 128
+    batch: int = 64
+    wide_batches: int = 560
+    """So many at the beginning are twice as large."""
     lr: float = 1e-3
     weight_decay: float = 0.01
     warm_up: int = 100
@@ -347,13 +349,14 @@ class _Denoising(_Network):
         plan = self.plan
         generator = rng(plan.seed, "tiny-sd-unet", self.done)
         texts, caption_of = self.texts
-        rows = generator.integers(len(caption_of), size=plan.batch)
-        said = np.where(generator.random(plan.batch) < plan.no_caption, 0, caption_of[rows])
+        batch = plan.batch * (2 if self.done < plan.wide_batches else 1)
+        rows = generator.integers(len(caption_of), size=batch)
+        said = np.where(generator.random(batch) < plan.no_caption, 0, caption_of[rows])
         # One step from each part of the range, so that batches are alike.
-        spread = (np.arange(plan.batch) + generator.random(plan.batch)) / plan.batch
+        spread = (np.arange(batch) + generator.random(batch)) / batch
         at = torch.from_numpy((spread * NOISE_STEPS).astype(np.int64))
         x = self.latents[torch.from_numpy(rows)]
-        shape = (plan.batch, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
+        shape = (batch, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
         noise = torch.from_numpy(generator.standard_normal(shape, np.float32))
         kept = self.kept[at].view(-1, 1, 1, 1)
         noisy = kept.sqrt() * x + (1 - kept).sqrt() * noise
