@@ -45,3 +45,11 @@ def digests(images: Images) -> list[str]:
 
 def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def record_bytes(place: Path) -> dict[str, bytes]:
+    """Every chunk's record, which painting it again would replace."""
+    return {
+        str(file.parent): file.read_bytes()
+        for file in (place / "artefacts/images").rglob("record.json")
+    }
