@@ -20,6 +20,7 @@ COMMANDS = {
     "demo": "The whole story offline on this machine: a few methods, one leaderboard.",
     "run": "Run one method on one stream; the same command again continues or answers.",
     "embed": "Embed the images of a stream, once; runs find them in the store.",
+    "caption": "Caption the images of each class; what is kept of them is text.",
     "fit": "Fit a generator to each class of a set of vectors, in parallel, once.",
     "compare": "Compare two runs, paired on their stored predictions.",
     "report": "Leaderboard and figures of finished runs: page, pictures, tables.",
