@@ -22,6 +22,7 @@ COMMANDS = {
     "embed": "Embed the images of a stream, once; runs find them in the store.",
     "caption": "Caption the images of each class; what is kept of them is text.",
     "fit": "Fit a generator to each class of a set of vectors, in parallel, once.",
+    "synth": "Make images from prompts with a text-to-image model, in parallel, once.",
     "compare": "Compare two runs, paired on their stored predictions.",
     "report": "Leaderboard and figures of finished runs: page, pictures, tables.",
     "diagnose": "What may be wrong with a run, from its stored predictions.",
