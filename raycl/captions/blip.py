@@ -70,9 +70,10 @@ _WORDS = ("input_ids", "attention_mask")
 
 def _load(folder: Path) -> tuple[Any, Any]:
     from transformers import BlipForConditionalGeneration, BlipProcessor
-    from transformers.utils.logging import disable_progress_bar
+    from transformers.utils import logging
 
-    disable_progress_bar()  # ours is the observer's
+    untyped: Any = logging
+    untyped.disable_progress_bar()  # ours is the observer's
     try:
         processor = BlipProcessor.from_pretrained(folder, local_files_only=True)
         loaded: Any = BlipForConditionalGeneration.from_pretrained(

@@ -160,7 +160,7 @@ class ClassCaptioner:
                 f"the captioner gives NaN or infinity for class {name!r}",
                 do="look at its images, or set the captioner's precision to fp32",
             )
-        return said
+        return [Said(" ".join(one.text.split()), one.score) for one in said]
 
 
 SCHEMA = pa.schema({"source": pa.int64(), "caption": pa.string(), "score": pa.float32()})

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from raycl.config.autoseed import AutoSeed
+from raycl.config.clts import CLTS
 from raycl.config.dmc import DMC, DMCOT
 from raycl.config.generators import GeneratorSpec, Precision, RealVectors, VAEGenerator
 from raycl.config.lada import LADA
@@ -250,6 +251,7 @@ MethodSpec = Annotated[
     | RealReplay
     | CGIL
     | UserMethod
+    | CLTS
     | LADA
     | DMC
     | DMCOT
@@ -274,6 +276,7 @@ BUILT_IN: tuple[type[Spec], ...] = (
     Joint,
     RealReplay,
     CGIL,
+    CLTS,
     LADA,
     DMC,
     DMCOT,
