@@ -163,9 +163,9 @@ class ImageMemory:
         for number in range(len(self.tasks)):
             if number not in self._vectors:
                 self._vectors[number] = self._made(self.tasks[number], context)
-        x = [torch.empty(0, self.setting.width)] + [self._vectors[t][0] for t in self._vectors]
-        y = [torch.empty(0, dtype=torch.long)] + [self._vectors[t][1] for t in self._vectors]
-        return torch.cat(x), torch.cat(y)
+        every = [self._vectors[number] for number in range(len(self.tasks))]
+        x, y = [torch.empty(0, self.setting.width)], [torch.empty(0, dtype=torch.long)]
+        return torch.cat(x + [own for own, _ in every]), torch.cat(y + [own for _, own in every])
 
     def _made(self, kept: Remembered, context: Context) -> Vectors:
         return self._joined(kept, self._painted(kept, context))
