@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from raycl.config.spec import Spec
+from raycl.config.spec import NotIdentity, Spec
 from raycl.errors import ConfigError
 
 TINY_SD = "tiny-sd"
@@ -25,9 +25,9 @@ class Synthesis(Spec):
 
     revision: ClassVar[int] = 1
 
-    model: str = TINY_SD
+    model: str = NotIdentity(TINY_SD)
     """`tiny-sd`, which ships with raycl; a folder as diffusers saves it; or ORG/REPO on the hub.
-    In the name of an image, the digests of its files stand for it."""
+    In no key: the digests of its files stand there for it."""
     steps: int = Field(12, ge=1, le=1000)
     guidance: float = Field(3.0, ge=0)
     """Above 1, each step asks twice: with the prompt, and with the negative one."""

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from raycl.compute.pool import Resources
 from raycl.compute.stopping import StopRequest
 from raycl.config.backbones import Backbone
-from raycl.config.captions import BLIPCaptioner, Captioning
+from raycl.config.captions import Captioning
 from raycl.config.execution import Execution
-from raycl.config.places import expanded
 from raycl.config.streams import EmbeddingsStream, FolderStream, ImageStream, StreamSpec
 from raycl.engine.embedding import named
 from raycl.engine.host import Host, open_pool
-from raycl.engine.hosting import absolute_backbone, absolute_store, check_execution, hosted
+from raycl.engine.hosting import (
+    absolute_backbone,
+    absolute_captions,
+    absolute_store,
+    check_execution,
+    hosted,
+)
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError, DataError
 from raycl.observe.events import Observer, Warned, nobody
@@ -92,7 +97,7 @@ def caption(
         refuse_name(out)
     job = CaptionJob(
         stream=with_absolute_paths(stream),  # type: ignore[arg-type]
-        captions=with_absolute_model(captions or Captioning()),
+        captions=absolute_captions(captions or Captioning()),
         clip=absolute_backbone(named(clip or Backbone())),
         seed=seed,
         split=split,
@@ -100,16 +105,6 @@ def caption(
         out=None if out is None else str(out.absolute()),
     )
     return CaptionResult(**hosted(caption_stream, job, execution, observer, stop or StopRequest()))
-
-
-def with_absolute_model(captions: Captioning) -> Captioning:
-    """The same for a process that works in another folder."""
-    captioner = captions.captioner
-    if not isinstance(captioner, BLIPCaptioner) or not expanded(captioner.model).is_dir():
-        return captions
-    place = str(expanded(captioner.model).absolute())
-    moved = captioner.model_copy(update={"model": place})
-    return captions.model_copy(update={"captioner": moved})
 
 
 def refuse_name(out: Path) -> None:

@@ -163,6 +163,8 @@ def _models(experiment: Experiment) -> tuple[str, ...]:
     method = experiment.method
     if not isinstance(method, CLTS) or not method.synthesises:
         return ()
+    if experiment.backbone_name == GIVEN:
+        return ()  # which the method refuses in its own words
     from raycl.captions.identity import model_digests
     from raycl.synthesis.models import model_digest
 
