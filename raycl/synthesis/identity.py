@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from raycl.config.spec import described, digest, identity
+from raycl.backbones.content import backbone_digests
+from raycl.config.backbones import Backbone
+from raycl.config.spec import Json, described, digest, identity
 from raycl.config.synthesis import Synthesis
 from raycl.store.artefact import ArtefactSpec
 from raycl.synthesis.models import model_digest
@@ -18,8 +20,23 @@ from raycl.synthesis.prompts import Prompt
 
 PAINTING_REVISION = 1
 """Raised when a pixel, or what is stored of it, is computed otherwise."""
-KIND = "images"
-IMAGES, NOTES = "images.arrow", "notes.json"
+KIND, FEATURES_KIND = "images", "image-features"
+IMAGES, FEATURES, NOTES = "images.arrow", "features.arrow", "notes.json"
+
+
+@dataclass(frozen=True)
+class Seeing:
+    """What looks at images in the process that paints them, so that they need not travel."""
+
+    backbone: Backbone
+    side: int | None = None
+    """Images are first scaled to so many pixels a side, as those of a data set are."""
+
+    @property
+    def encoder(self) -> Backbone:
+        """What of the backbone matters to an image."""
+        own = self.backbone
+        return Backbone(name=own.name, precision=own.precision, batch=own.batch)
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,25 +54,37 @@ class Chunk:
         return f"images {self.first + 1} to {self.first + len(self)}"
 
 
-def chunks_of(prompts: Sequence[Prompt], spec: Synthesis) -> list[Chunk]:
+def chunks_of(
+    prompts: Sequence[Prompt], spec: Synthesis, seeing: Seeing | None = None
+) -> list[Chunk]:
     """The prompts in their order, a pass each."""
-    model = model_digest(spec)
+    contents = [model_digest(spec)]
+    if seeing is not None:
+        contents += backbone_digests(seeing.backbone)
     size = spec.chunk
     cut = [(first, tuple(prompts[first : first + size])) for first in range(0, len(prompts), size)]
-    return [Chunk(_artefact(own, spec, model), own, first) for first, own in cut]
+    return [Chunk(_artefact(own, spec, seeing, contents), own, first) for first, own in cut]
 
 
-def _artefact(prompts: Sequence[Prompt], spec: Synthesis, model: str) -> ArtefactSpec:
-    content = digest([[prompt.text, prompt.seed] for prompt in prompts])
-    named = identity(spec)
-    named.pop("model", None)  # its content is a parent
-    shown = described(spec)
-    shown.pop("model", None)
+def _artefact(
+    prompts: Sequence[Prompt], spec: Synthesis, seeing: Seeing | None, contents: Sequence[str]
+) -> ArtefactSpec:
+    asked = digest([[prompt.text, prompt.seed] for prompt in prompts])
+    named: dict[str, Json] = {"synthesis": _nameless(identity(spec)), "images": len(prompts)}
+    shown: dict[str, Json] = {"synthesis": _nameless(described(spec)), "images": len(prompts)}
+    if seeing is not None:
+        named |= {"backbone": identity(seeing.encoder), "side": seeing.side}
+        shown |= {"backbone": described(seeing.encoder), "side": seeing.side}
     return ArtefactSpec(
-        kind=KIND,
+        kind=KIND if seeing is None else FEATURES_KIND,
         name=prompts[0].text,
-        identity={"synthesis": named, "images": len(prompts)},
-        described={"synthesis": shown, "images": len(prompts)},
+        identity=named,
+        described=shown,
         revision=PAINTING_REVISION,
-        parents=(model, content),
+        parents=(*contents, asked),
     )
+
+
+def _nameless(spec: dict[str, Json]) -> dict[str, Json]:
+    """Without the model's name: its content is a parent."""
+    return {name: value for name, value in spec.items() if name != "model"}

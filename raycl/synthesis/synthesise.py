@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from raycl.compute.here import Here
 from raycl.compute.pool import Pool, Resources, WorkerSpec
 from raycl.compute.stopping import never
@@ -23,7 +26,7 @@ from raycl.config.synthesis import Synthesis
 from raycl.errors import DataError, MethodError, StoreError
 from raycl.observe.events import Computed, Observer, Progress, Reused, Warned, nobody
 from raycl.store.store import Store
-from raycl.synthesis.identity import IMAGES, KIND, NOTES, Chunk, chunks_of
+from raycl.synthesis.identity import FEATURES, IMAGES, NOTES, Chunk, Seeing, chunks_of
 from raycl.synthesis.models import model_digest
 from raycl.synthesis.prompts import Prompt
 
@@ -86,7 +89,7 @@ class Images:
             )
         place, row = divmod(number, self.spec.chunk)
         if self._opened[0] != place:
-            self._opened = place, self._read(self.chunks[place])
+            self._opened = place, _payload(self.store, self.chunks[place], IMAGES)
         table = self._opened[1]
         assert table is not None
         data: bytes = table["image"][row].as_py()
@@ -100,16 +103,6 @@ class Images:
 
         with Image.open(io.BytesIO(self.pixels(number))) as opened:
             return opened.convert("RGB")
-
-    def _read(self, chunk: Chunk) -> pa.Table:
-        found = self.store.get(chunk.artefact, only=(IMAGES,))
-        if found is None:
-            raise StoreError(
-                f"{chunk} are no longer in the store",
-                got=chunk.artefact.key,
-                do="synthesise again: only what is missing is painted",
-            )
-        return found[IMAGES]
 
 
 def synthesise(
@@ -129,7 +122,7 @@ def synthesise(
     making = _Painting(chunks_of(prompts, spec), store, observer, task)
     making.find()
     args = (spec, model_digest(spec), store.uri, device, Here(stopping))
-    making.make(pool, WorkerSpec(_painter(), args), resources)
+    making.make(pool, WorkerSpec(_worker("ChunkPainter"), args), resources)
     notes = tuple(note for chunk in making.chunks for note in making.notes[chunk.artefact.key])
     images = Images(
         prompts=tuple(prompts),
@@ -141,14 +134,74 @@ def synthesise(
         reused=len(prompts) - making.computed,
         seconds=time.monotonic() - began,
     )
-    _tell_of_faults(images, observer)
+    _tell_of_faults(images.prompts, images.notes, spec, observer)
     return images
 
 
-def _painter() -> Any:
-    from raycl.synthesis.worker import ChunkPainter
+@dataclass(frozen=True, eq=False)
+class ImageFeatures:
+    """What an encoder sees of the image of each prompt that has one."""
 
-    return ChunkPainter
+    x: NDArray[np.float32]
+    """(images, width), not normalised."""
+    rows: NDArray[np.int64]
+    """The number of the prompt that each vector is of."""
+    notes: tuple[dict[str, Any], ...]
+    keys: tuple[str, ...]
+    computed: int
+    reused: int
+
+
+def synthesise_features(
+    prompts: Sequence[Prompt],
+    spec: Synthesis,
+    seeing: Seeing,
+    *,
+    store: Store,
+    pool: Pool,
+    observer: Observer = nobody,
+    stopping: Callable[[], bool] = never,
+    device: str = "cpu",
+    resources: Resources | None = None,
+    task: int = BEFORE_TASKS,
+) -> ImageFeatures:
+    """The features of an image of each prompt: painted and encoded in one process, so that no
+    image travels or is kept."""
+    making = _Painting(chunks_of(prompts, spec, seeing), store, observer, task)
+    making.find()
+    args = (spec, model_digest(spec), store.uri, device, Here(stopping), seeing)
+    making.make(pool, WorkerSpec(_worker("FeaturePainter"), args), resources)
+    notes = tuple(note for chunk in making.chunks for note in making.notes[chunk.artefact.key])
+    _tell_of_faults(prompts, notes, spec, observer)
+    tables = [_payload(store, chunk, FEATURES) for chunk in making.chunks]
+    vectors = [t["embedding"].combine_chunks() for t in tables]
+    return ImageFeatures(
+        x=np.concatenate([v.flatten().to_numpy().reshape(len(v), -1) for v in vectors if len(v)]),
+        rows=np.concatenate(
+            [t["row"].to_numpy() + c.first for t, c in zip(tables, making.chunks, strict=True)]
+        ),
+        notes=notes,
+        keys=tuple(dict.fromkeys(chunk.artefact.key for chunk in making.chunks)),
+        computed=making.computed,
+        reused=len(prompts) - making.computed,
+    )
+
+
+def _worker(name: str) -> Any:
+    from raycl.synthesis import worker
+
+    return getattr(worker, name)
+
+
+def _payload(store: Store, chunk: Chunk, name: str) -> pa.Table:
+    found = store.get(chunk.artefact, only=(name,))
+    if found is None:
+        raise StoreError(
+            f"{chunk} are no longer in the store",
+            got=chunk.artefact.key,
+            do="synthesise again: only what is missing is painted",
+        )
+    return found[name]
 
 
 class _Painting:
@@ -192,15 +245,15 @@ class _Painting:
     def _note(
         self, chunk: Chunk, notes: list[dict[str, Any]], *, computed: bool, seconds: float
     ) -> None:
-        key = chunk.artefact.key
+        kind, key = chunk.artefact.kind, chunk.artefact.key
         self.notes[key] = notes
         if computed:
             self.computed += len(chunk)
-            self.store.computed[KIND] += 1
-            self.observer(Computed(KIND, key, seconds))
+            self.store.computed[kind] += 1
+            self.observer(Computed(kind, key, seconds))
         else:
-            self.store.reused[KIND] += 1
-            self.observer(Reused(KIND, key))
+            self.store.reused[kind] += 1
+            self.observer(Reused(kind, key))
 
     def _tell(self) -> None:
         done = sum(len(c) for c in self.chunks if c.artefact.key in self.notes)
@@ -208,9 +261,11 @@ class _Painting:
         self.observer(Progress(self.task, STAGE, done, total, "image"))
 
 
-def _tell_of_faults(images: Images, observer: Observer) -> None:
-    cut = {p.text: n["tokens_cut"] for p, n in zip(images.prompts, images.notes, strict=True)}
-    cut = {text: tokens for text, tokens in cut.items() if tokens}
+def _tell_of_faults(
+    prompts: Sequence[Prompt], notes: Sequence[dict[str, Any]], spec: Synthesis, observer: Observer
+) -> None:
+    """What was cut, what was made again, what is missing; an error if that is all of it."""
+    cut = {p.text: n["tokens_cut"] for p, n in zip(prompts, notes, strict=True) if n["tokens_cut"]}
     if cut:
         text, tokens = next(iter(cut.items()))
         observer(
@@ -219,22 +274,23 @@ def _tell_of_faults(images: Images, observer: Observer) -> None:
                 f"last {tokens} tokens say nothing"
             )
         )
-    again = sum(note["tries"] > 1 and not note["fault"] for note in images.notes)
+    again = sum(note["tries"] > 1 and not note["fault"] for note in notes)
     if again:
         observer(Warned(f"{again} images came right from another seed only"))
-    if not images.left_out:
+    missing = [i for i, note in enumerate(notes) if note["fault"]]
+    if not missing:
         return
-    counted = Counter(images.notes[i]["fault"] for i in images.left_out)
+    counted = Counter(notes[i]["fault"] for i in missing)
     what = ", ".join(f"{count} {fault}" for fault, count in sorted(counted.items()))
-    if len(images.left_out) == len(images):
+    if len(missing) == len(notes):
         raise MethodError(
-            f"no image came right in {images.spec.tries} tries: {what}",
-            got=f"model={images.spec.model}, dtype={images.spec.dtype}",
+            f"no image came right in {spec.tries} tries: {what}",
+            got=f"model={spec.model}, dtype={spec.dtype}",
             do="NaN and black images are what an overflow leaves: set dtype=fp32 or bf16; "
             "flagged ones are left out by safety=detect",
         )
-    first = ", ".join(repr(_short(images.prompts[i].text)) for i in images.left_out[:SHOWN])
-    observer(Warned(f"{len(images.left_out)} images are left out ({what}), e.g. of {first}"))
+    first = ", ".join(repr(_short(prompts[i].text)) for i in missing[:SHOWN])
+    observer(Warned(f"{len(missing)} images are left out ({what}), e.g. of {first}"))
 
 
 def _short(text: str) -> str:

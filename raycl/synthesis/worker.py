@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from PIL import Image
 
+from raycl.backbones.encoder import load_encoder
 from raycl.compute.here import Here
 from raycl.config.seeds import seed_for
 from raycl.config.synthesis import Synthesis
 from raycl.errors import DataError
 from raycl.store.store import Payloads, Store
-from raycl.synthesis.identity import IMAGES, KIND, NOTES, Chunk
+from raycl.synthesis.identity import FEATURES, IMAGES, NOTES, Chunk, Seeing
 from raycl.synthesis.models import model_digest
 from raycl.synthesis.pipeline import Painted, Painter, Pixels
 
@@ -69,10 +72,11 @@ class ChunkPainter:
         self.store = Store.open(store, stopping=here.stopping)
 
     def __call__(self, chunk: Chunk) -> ChunkMade:
-        before = self.store.computed[KIND]
+        kind = chunk.artefact.kind
+        before = self.store.computed[kind]
         notes = self.store.get_or_make(chunk.artefact, lambda: self.paint(chunk))[NOTES]
         record = self.store.record(chunk.artefact)
-        computed = self.store.computed[KIND] > before
+        computed = self.store.computed[kind] > before
         return ChunkMade(notes["images"], computed, record.seconds if record else 0.0)
 
     def paint(self, chunk: Chunk) -> Payloads:
@@ -80,19 +84,29 @@ class ChunkPainter:
         painted, tries = self._tried(chunk)
         with ThreadPoolExecutor(max(1, torch.get_num_threads()), "raycl-webp") as threads:
             encoded = list(threads.map(lambda one: webp(one.pixels), painted))
+        table = pa.table({"image": pa.array(encoded, pa.large_binary())})
+        return {IMAGES: table, NOTES: {"images": self._notes(chunk, painted, tries, encoded)}}
+
+    def _notes(
+        self,
+        chunk: Chunk,
+        painted: Sequence[Painted],
+        tries: Sequence[int],
+        encoded: Sequence[bytes],
+    ) -> list[dict[str, Any]]:
         cut = {text: self.painter.tokens_cut(text) for text in {p.text for p in chunk.prompts}}
-        notes = [
-            ImageNotes(
-                sha256=hashlib.sha256(data).hexdigest() if data else "",
-                bytes=len(data),
-                tries=count,
-                fault=one.fault,
-                tokens_cut=cut[prompt.text],
+        return [
+            asdict(
+                ImageNotes(
+                    sha256=hashlib.sha256(data).hexdigest() if data else "",
+                    bytes=len(data),
+                    tries=count,
+                    fault=one.fault,
+                    tokens_cut=cut[prompt.text],
+                )
             )
             for one, data, count, prompt in zip(painted, encoded, tries, chunk.prompts, strict=True)
         ]
-        table = pa.table({"image": pa.array(encoded, pa.large_binary())})
-        return {IMAGES: table, NOTES: {"images": [asdict(note) for note in notes]}}
 
     def _tried(self, chunk: Chunk) -> tuple[list[Painted], list[int]]:
         """Each image, painted until it is good or its tries are used up."""
@@ -107,6 +121,47 @@ class ChunkPainter:
             for i, one in zip(bad, self.painter.paint(texts, seeds), strict=True):
                 painted[i], tries[i] = one, attempt + 1
         return painted, tries
+
+
+class FeaturePainter(ChunkPainter):
+    """Paints, and keeps what an encoder sees, not the images."""
+
+    def __init__(
+        self,
+        spec: Synthesis,
+        model: str,
+        store: str,
+        device: str,
+        here: Here,
+        seeing: Seeing,
+    ) -> None:
+        super().__init__(spec, model, store, device, here)
+        self.encoder = load_encoder(seeing.backbone, torch.device(device))
+        self.side = seeing.side
+
+    def paint(self, chunk: Chunk) -> Payloads:
+        """The payloads of a chunk: a vector of each image there is, and what is known of all.
+
+        Digests are of the pixels, since nothing is encoded.
+        """
+        painted, tries = self._tried(chunk)
+        rows = [i for i, one in enumerate(painted) if one.pixels is not None]
+        vectors = np.zeros((0, self.encoder.width), np.float32)
+        if rows:
+            pixels = [self.encoder.preprocess(self._scaled(painted[i].pixels)) for i in rows]
+            vectors = self.encoder.encode_images(torch.stack(pixels)).numpy()
+        flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+        listed = pa.FixedSizeListArray.from_arrays(flat, self.encoder.width)
+        table = pa.table({"row": pa.array(rows, pa.int64()), "embedding": listed})
+        data = [b"" if one.pixels is None else one.pixels.tobytes() for one in painted]
+        return {FEATURES: table, NOTES: {"images": self._notes(chunk, painted, tries, data)}}
+
+    def _scaled(self, pixels: Pixels | None) -> Image.Image:
+        assert pixels is not None
+        image = Image.fromarray(pixels)
+        if self.side is None:
+            return image
+        return image.resize((self.side, self.side), Image.Resampling.BICUBIC)
 
 
 def _seed(seed: int, attempt: int) -> int:

@@ -60,7 +60,7 @@ def caption(truth: Truth, generator: np.random.Generator) -> str:
 
 
 def draw_chunk(seed: int, number: int, size: int) -> tuple[np.ndarray, list[str]]:
-    """The first `size` pictures of chunk `number`, whoever draws it."""
+    """Chunk `number`, of so many pictures, whoever draws it."""
     generator = rng(seed, "tiny-sd-corpus", number)
     scenes = [draw_scene(generator) for _ in range(size)]
     said = [caption(scene.truth, generator) for scene in scenes]

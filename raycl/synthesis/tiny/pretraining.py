@@ -2,8 +2,9 @@
 
 The autoencoder halves a picture twice; its latents are computed once and kept. The UNet learns
 the velocity v = √ᾱ ε - √(1-ᾱ) x at random noise steps, each weighed by min(SNR, 5) / (SNR + 1),
-from a caption that is left out one time in ten, and what is kept of it is a running mean of its
-weights. The text tower is tiny-CLIP's and stays as it is.
+from a caption that is left out one time in ten. Its learning rate is constant and what is kept is
+a running mean of its weights, so that a longer plan may go on from a shorter one. The text tower
+is tiny-CLIP's and stays as it is.
 
 Batch i is chosen by a random stream named i, and a killed run continues from its last checkpoint
 to the same weights (on one kind of CPU, with the same number of threads). The result is a folder
@@ -19,12 +20,14 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -66,12 +69,12 @@ class Plan:
     autoencoder_batch: int = 64
     autoencoder_lr: float = 2e-3
     batches: int = 2400
-    batch: int = 128
+    batch: int = 64
+    wide_batches: int = 560
+    """So many at the beginning are twice as large."""
     lr: float = 1e-3
     weight_decay: float = 0.01
     warm_up: int = 100
-    cool_down: int = 400
-    """Before them the learning rate is constant: a longer plan may go on from there."""
     no_caption: float = 0.1
     mean_decay: float = 0.9985
     snr_limit: float = 5.0
@@ -198,8 +201,8 @@ def _carried_out(
             stage.done, before = (int(notes.metadata()[name]) for name in ("done", "total"))
         if before != stage.total and stage.done > min(before, stage.total) - stage.cooling:
             raise ConfigError(
-                f"{stage.name} was trained for a total of {before} batches",
-                got=f"{stage.total} batches, when the learning rate was already falling",
+                f"{stage.name} was begun for {before} batches and has gone through {stage.done}",
+                got=f"{stage.total} batches",
                 do=f"ask for {before}, or delete {file}",
             )
     saved = time.monotonic()
@@ -225,8 +228,8 @@ def _write(file: Path, stage: _Stage) -> None:
 
 
 def _rate(stage: _Stage, warm_up: int) -> float:
-    """The share of the learning rate: up, constant, and down to nothing."""
-    left = (stage.total - stage.done) / max(1, stage.cooling)
+    """The share of the learning rate: up, constant, and down if the stage cools."""
+    left = (stage.total - stage.done) / stage.cooling if stage.cooling else 1.0
     return min(1.0, (stage.done + 1) / warm_up, left)
 
 
@@ -322,32 +325,38 @@ class _Denoising(_Network):
 
     def __init__(self, plan: Plan, pictures: Pictures, autoencoder: _Autoencoding) -> None:
         self.plan = plan
-        self.done, self.total, self.cooling = 0, plan.batches, plan.cool_down
-        tower, tokens = text_tower(), tokeniser()
+        self.done, self.total, self.cooling = 0, plan.batches, 0
+        self.pictures, self.autoencoder = pictures, autoencoder
         with torch.random.fork_rng(devices=[]):
             _first_weights(plan.seed, self.name)
-            self.unet = new_unet(tower.config.hidden_size)
+            self.unet = new_unet(text_tower().config.hidden_size)
         super().__init__(self.unet, plan.lr, plan.weight_decay)
         self.mean = {k: v.clone() for k, v in self.unet.state_dict().items()}
         self.kept = kept_signal()
         self.latents = autoencoder.latents()
-        # Each caption once; the empty one is what a left-out caption looks like.
-        texts = list(dict.fromkeys(["", *pictures.captions]))
+
+    @cached_property
+    def texts(self) -> tuple[Tensor, NDArray[np.int64]]:
+        """Each distinct caption encoded, the empty one first, and the caption of each picture."""
+        tower, tokens = text_tower(), tokeniser()
+        texts = list(dict.fromkeys(["", *self.pictures.captions]))
         place = {text: i for i, text in enumerate(texts)}
-        self.said = np.asarray([place[text] for text in pictures.captions])
         parts = [texts[i : i + ENCODED_AT_ONCE] for i in range(0, len(texts), ENCODED_AT_ONCE)]
-        self.texts = torch.cat([encoded(tower, tokens, part).bfloat16() for part in parts])
+        found = torch.cat([encoded(tower, tokens, part).bfloat16() for part in parts])
+        return found, np.asarray([place[text] for text in self.pictures.captions])
 
     def step(self) -> float:
         plan = self.plan
         generator = rng(plan.seed, "tiny-sd-unet", self.done)
-        rows = generator.integers(len(self.said), size=plan.batch)
-        said = np.where(generator.random(plan.batch) < plan.no_caption, 0, self.said[rows])
+        texts, caption_of = self.texts
+        batch = plan.batch * (2 if self.done < plan.wide_batches else 1)
+        rows = generator.integers(len(caption_of), size=batch)
+        said = np.where(generator.random(batch) < plan.no_caption, 0, caption_of[rows])
         # One step from each part of the range, so that batches are alike.
-        spread = (np.arange(plan.batch) + generator.random(plan.batch)) / plan.batch
+        spread = (np.arange(batch) + generator.random(batch)) / batch
         at = torch.from_numpy((spread * NOISE_STEPS).astype(np.int64))
         x = self.latents[torch.from_numpy(rows)]
-        shape = (plan.batch, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
+        shape = (batch, LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
         noise = torch.from_numpy(generator.standard_normal(shape, np.float32))
         kept = self.kept[at].view(-1, 1, 1, 1)
         noisy = kept.sqrt() * x + (1 - kept).sqrt() * noise
@@ -355,7 +364,7 @@ class _Denoising(_Network):
         snr = kept / (1 - kept)
         weight = snr.clamp(max=plan.snr_limit) / (snr + 1)
         with torch.autocast("cpu", torch.bfloat16):
-            told = self.unet(noisy, at, self.texts[torch.from_numpy(said)]).sample
+            told = self.unet(noisy, at, texts[torch.from_numpy(said)]).sample
         loss = (weight * (told.float() - velocity).square()).mean()
         self.descend(loss, _rate(self, plan.warm_up))
         decay = min(plan.mean_decay, (1 + self.done) / (10 + self.done))
