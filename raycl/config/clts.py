@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from raycl.config.captions import Captioning
+from raycl.config.captions import AttributesCaptioner, Captioning
 from raycl.config.spec import Spec
 from raycl.config.synthesis import Synthesis
 
@@ -80,7 +80,8 @@ class CLTS(Spec):
     is the control; or some of each."""
     real_share: float = Field(0.5, ge=0, le=1)
     """Of the images, where replay is mixed."""
-    captions: Captioning = Captioning()
+    captions: Captioning = Captioning(captioner=AttributesCaptioner(slots=("ink", "ground")))
+    """Of the phrase bank, by default, what tiny-SD has words for: colours."""
     prompt: str = "a photo of a {class}, {caption}"
     """What is drawn of a caption; `{caption}` alone is an ablation."""
     images_per_caption: int | None = Field(None, ge=1)
