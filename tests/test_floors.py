@@ -25,7 +25,7 @@ FLOORS = {
     **dict.fromkeys(("config", "observe"), 1),
     **dict.fromkeys(("store", "compute", "drawing"), 2),
     **dict.fromkeys(("streams", "backbones", "generators", "metrics"), 3),
-    **dict.fromkeys(("embedding", "fitting", "replay", "synthesis"), 4),
+    **dict.fromkeys(("captions", "embedding", "fitting", "replay", "synthesis"), 4),
     "methods": 5,
     "engine": 6,
     **dict.fromkeys(("search", "launch", "report"), 7),

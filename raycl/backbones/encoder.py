@@ -49,6 +49,8 @@ class Encoder:
         self._dtype = _input_type(backbone.precision)
         self._transform: Callable[[Any], Tensor] = image_transform_v2(config, is_train=False)
         self._crops = config.resize_mode == "shortest"
+        self.backbone = backbone
+        """By which another process finds the same encoder; its template is none of its own."""
         self.batch = backbone.batch
         self.device = device
         self.visual: Any = model.visual

@@ -27,9 +27,9 @@ def cached(repo: str, file: str) -> Path | None:
 
 def fetched(repo: str, files: Sequence[str], *, what: str, do: str) -> Path:
     """The first of these files that the hub has, or a DataError of these words."""
-    refusal = _refusal()
-    if refusal:
-        raise DataError(what, got=refusal, do=do)
+    why = refusal()
+    if why:
+        raise DataError(what, got=why, do=do)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
@@ -44,7 +44,7 @@ def fetched(repo: str, files: Sequence[str], *, what: str, do: str) -> Path:
     raise DataError(what, got=reason, do=do)
 
 
-def _refusal() -> str:
+def refusal() -> str:
     """Why the hub cannot be asked; empty if it can."""
     from huggingface_hub import constants
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from raycl.config.autoseed import AutoSeed
+from raycl.config.clts import CLTS
 from raycl.config.dmc import DMC, DMCOT
 from raycl.config.generators import GeneratorSpec, Precision, RealVectors, VAEGenerator
 from raycl.config.lada import LADA
@@ -252,6 +253,7 @@ MethodSpec = Annotated[
     | RealReplay
     | CGIL
     | UserMethod
+    | CLTS
     | LADA
     | DMC
     | DMCOT
@@ -276,6 +278,7 @@ BUILT_IN: tuple[type[Spec], ...] = (
     Joint,
     RealReplay,
     CGIL,
+    CLTS,
     LADA,
     DMC,
     DMCOT,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, assert_never
 
 import torch
@@ -27,8 +26,7 @@ from raycl.embedding.device import pick_device
 from raycl.embedding.source import Embedded, embedded
 from raycl.engine.host import Host
 from raycl.store.store import Store
-from raycl.streams.image_set import ImageSet
-from raycl.streams.images import read_images
+from raycl.streams.opened import OpenedImages
 from raycl.streams.source import Ints, Source
 from raycl.streams.stream import Decode, read_source
 
@@ -67,16 +65,13 @@ class Decoder:
     """The preprocessed pixels of a stream's images, for the methods that encode them."""
 
     def __init__(self, spec: ImageStream, encoder: Encoder) -> None:
-        self._spec, self._encoder = spec, encoder
-
-    @cached_property
-    def _images(self) -> ImageSet:
-        return read_images(self._spec)
+        self.pictures = OpenedImages(spec)
+        self._encoder = encoder
 
     def __call__(self, rows: Ints) -> Tensor:
         if not len(rows):
             return torch.empty(0, 3, *self._encoder.image_size)
-        return torch.stack([self._encoder.preprocess(self._images.image(int(r))) for r in rows])
+        return torch.stack([self._encoder.preprocess(self.pictures.image(int(r))) for r in rows])
 
 
 def read_data(

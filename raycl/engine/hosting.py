@@ -15,9 +15,13 @@ from raycl.compute.learner import Target
 from raycl.compute.local_learner import host_in_process
 from raycl.compute.stopping import StopRequest, catching_signals
 from raycl.config.backbones import Backbone
+from raycl.config.captions import BLIPCaptioner, Captioning
+from raycl.config.clts import CLTS
 from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
+from raycl.config.methods import MethodSpec
 from raycl.config.places import expanded
+from raycl.config.synthesis import TINY_SD
 from raycl.errors import ConfigError, InterruptedByUser, StoppedError
 from raycl.observe.events import Observer
 from raycl.streams.content import with_absolute_paths as absolute_stream
@@ -78,8 +82,35 @@ def with_absolute_paths(experiment: Experiment) -> Experiment:
             "stream": absolute_stream(experiment.stream),
             "probe": None if probe is None else absolute_stream(probe),
             "backbone": absolute_backbone(experiment.backbone),
+            "method": absolute_method(experiment.method),
         }
     )
+
+
+def absolute_method(method: MethodSpec) -> MethodSpec:
+    """The method with the folders of its models made absolute, where they are named by one."""
+    if not isinstance(method, CLTS):
+        return method
+    synthesis = method.synthesis
+    if synthesis.model != TINY_SD:
+        synthesis = synthesis.model_copy(update={"model": _folder(synthesis.model)})
+    moved = {"synthesis": synthesis, "captions": absolute_captions(method.captions)}
+    return method.model_copy(update=moved)
+
+
+def absolute_captions(captions: Captioning) -> Captioning:
+    """The same with the folder of a captioning model made absolute."""
+    captioner = captions.captioner
+    if not isinstance(captioner, BLIPCaptioner):
+        return captions
+    moved = captioner.model_copy(update={"model": _folder(captioner.model)})
+    return captions.model_copy(update={"captioner": moved})
+
+
+def _folder(name: str) -> str:
+    """The absolute path of a folder of that name; any other name as it is."""
+    place = expanded(name)
+    return str(place.absolute()) if place.is_dir() else name
 
 
 def absolute_backbone(backbone: Backbone) -> Backbone:

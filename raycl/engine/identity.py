@@ -13,6 +13,7 @@ from functools import cached_property
 
 from raycl.backbones.content import backbone_digests
 from raycl.config.backbones import GIVEN
+from raycl.config.clts import CLTS
 from raycl.config.experiment import Experiment
 from raycl.config.methods import UserMethod
 from raycl.config.spec import Json, Spec, described, digest, identity
@@ -45,6 +46,8 @@ class RunIdentity:
     """Digests of the backbone; none for given vectors."""
     probe_contents: tuple[str, ...] = ()
     """Digests of the probe's data."""
+    models: tuple[str, ...] = ()
+    """Digests of what the method captions and draws with."""
 
     @classmethod
     def of(cls, experiment: Experiment, code: SourceCode | None = None) -> RunIdentity:
@@ -59,11 +62,13 @@ class RunIdentity:
             code,
             weights=backbone_digests(full.backbone),
             probe_contents=content_digests(full.probe) if full.probe else (),
+            models=_models(full),
         )
 
     @cached_property
     def parents(self) -> tuple[str, ...]:
-        return self.contents + self.weights + ((self.code.digest,) if self.code else ())
+        code = (self.code.digest,) if self.code else ()
+        return self.contents + self.weights + code + self.models
 
     @cached_property
     def setting(self) -> str:
@@ -151,6 +156,20 @@ class RunIdentity:
         assert self.experiment.probe is not None
         bare = self.experiment.probe.model_copy(update=dict.fromkeys(OF_TASKS))
         return {"stream": dump(bare), "contents": list(self.probe_contents)}
+
+
+def _models(experiment: Experiment) -> tuple[str, ...]:
+    """Of the models that a method names besides the backbone; their names are in no key."""
+    method = experiment.method
+    if not isinstance(method, CLTS) or not method.synthesises:
+        return ()
+    if experiment.backbone_name == GIVEN:
+        return ()  # which the method refuses in its own words
+    from raycl.captions.identity import model_digests
+    from raycl.synthesis.models import model_digest
+
+    clip = experiment.backbone.model_copy(update={"name": experiment.backbone_name})
+    return (*model_digests(method.captions, clip), model_digest(method.synthesis))
 
 
 def check_backbone(experiment: Experiment) -> None:

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any, assert_never
 
 from raycl.config.autoseed import AutoSeed
+from raycl.config.clts import CLTS
 from raycl.config.dmc import DMC, DMCOT
 from raycl.config.lada import LADA
 from raycl.config.loading import check
@@ -37,6 +38,7 @@ from raycl.config.spec import Spec
 from raycl.errors import ConfigError, MethodError
 from raycl.methods.autoseed import AutoSeedMethod
 from raycl.methods.cgil import CGILMethod
+from raycl.methods.clts import CLTSMethod
 from raycl.methods.dmc import DMCMethod
 from raycl.methods.fecam import FeCAMMethod
 from raycl.methods.finetune import FinetuneMethod
@@ -80,6 +82,8 @@ def build_method(spec: MethodSpec, setting: Setting, code: SourceCode | None = N
             return RealReplayMethod(spec, setting)
         case CGIL():
             return CGILMethod(spec, setting)
+        case CLTS():
+            return CLTSMethod(spec, setting)
         case AutoSeed():
             return AutoSeedMethod(spec, setting)
         case DMC() | DMCOT():

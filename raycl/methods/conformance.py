@@ -47,9 +47,9 @@ class Finding:
         return self.fault is None
 
 
-def check_method(build: Builder) -> list[Finding]:
+def check_method(build: Builder, bench_type: type[Bench] | None = None) -> list[Finding]:
     """Every check's finding; an exception of the method is a fault of that check."""
-    bench = _Bench(build)
+    bench = (bench_type or Bench)(build)
     checks = {
         "scores have one finite column per class": bench.scores_fit,
         "scores of a sample do not depend on the others": bench.scores_by_row,
@@ -76,7 +76,7 @@ def _fault_of(check: Callable[[], None]) -> str | None:
     return None
 
 
-class _Bench:
+class Bench:
     """A method builder on the synthetic stream."""
 
     def __init__(self, build: Builder) -> None:

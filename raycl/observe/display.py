@@ -10,15 +10,26 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from raycl.observe.events import Event, RunDone, RunStarted, TaskDone
 from raycl.observe.events import Progress as StageProgress
 from raycl.observe.watchers import Lines, Watcher, sentence
+
+
+class _Speed(ProgressColumn):
+    """Units per second, where there are some."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.speed if task.fields["unit"] else None
+        return Text(f"{speed:.3g}/s" if speed and speed >= 0.1 else "")
 
 
 class Display:
@@ -31,6 +42,7 @@ class Display:
             BarColumn(bar_width=32),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}", markup=False),
+            _Speed(),
             TimeElapsedColumn(),
             TextColumn("eta"),
             TimeRemainingColumn(),

@@ -84,6 +84,8 @@ class Lines:
     def __init__(self, stream: IO[str] | None = None) -> None:
         self.stream = stream or sys.stderr
         self._last_stage = time.monotonic()
+        self._begun: tuple[str, float, int] = ("", 0.0, 0)
+        """The stage, and when it was first heard of with how much of it done."""
 
     def __call__(self, event: Event) -> None:
         text = self._stage(event) if isinstance(event, Progress) else sentence(event)
@@ -91,11 +93,24 @@ class Lines:
             print(text, file=self.stream, flush=True)
 
     def _stage(self, event: Progress) -> str | None:
+        stage = f"{event.task} {event.stage}"
+        if self._begun[0] != stage:
+            self._begun = stage, time.monotonic(), event.done
         if time.monotonic() - self._last_stage < STAGE_LINE_SECONDS:
             return None
         self._last_stage = time.monotonic()
         where = "" if event.task < 0 else f"task {event.task + 1}: "
-        return f"{where}{event.stage} {event.done}/{event.total} {event.unit}s"
+        pace = self._pace(event)
+        return f"{where}{event.stage} {event.done}/{event.total} {event.unit}s{pace}"
+
+    def _pace(self, event: Progress) -> str:
+        """How fast the stage is and how long it will take, once that can be told."""
+        _, began, before = self._begun
+        seconds, done = time.monotonic() - began, event.done - before
+        if done <= 0 or seconds <= 0:
+            return ""
+        left = round((event.total - event.done) * seconds / done)
+        return f", {done / seconds:.3g}/s, eta {left // 60}:{left % 60:02d}"
 
     def __enter__(self) -> Self:
         return self

@@ -19,6 +19,7 @@ from raycl.config.streams import EmbeddingsStream
 from raycl.errors import DataError
 from raycl.streams.content import files_of
 from raycl.streams.embeddings import read_embeddings
+from raycl.streams.opened import OpenedImages
 from raycl.streams.source import Ints, Source, Table, concatenate, join, keep_classes
 from raycl.streams.splitting import draw_shots, hold_out, rows_by_class, task_classes
 
@@ -38,6 +39,14 @@ class Pixels:
     def __call__(self, positions: Ints) -> Tensor:
         """(n, 3, height, width) of the images at these positions."""
         return self.decode(self.images[positions])
+
+    @property
+    def pictures(self) -> OpenedImages:
+        """The image set that `images` are rows of: its pictures as they are, at their own size."""
+        pictures: OpenedImages | None = getattr(self.decode, "pictures", None)
+        if pictures is None:
+            raise DataError("these pixels come without the pictures that they were made of")
+        return pictures
 
     def chunks(self, size: int) -> Iterator[Tensor]:
         """All of them in order, so many at a time."""

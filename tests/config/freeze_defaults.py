@@ -11,6 +11,7 @@ from raycl.config.generators import GENERATORS
 from raycl.config.methods import BUILT_IN, PROMPTS, Align, AlignPrompts, UserMethod
 from raycl.config.spec import Spec
 from raycl.config.streams import STREAMS, Validation
+from raycl.config.synthesis import Synthesis
 
 SPECS: tuple[type[Spec], ...] = (
     *BUILT_IN,
@@ -22,6 +23,7 @@ SPECS: tuple[type[Spec], ...] = (
     AlignPrompts,
     Validation,
     Backbone,
+    Synthesis,
 )
 
 

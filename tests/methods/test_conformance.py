@@ -13,6 +13,7 @@ from raycl.config.generators import GaussianGenerator, VAEGenerator
 from raycl.config.methods import (
     BUILT_IN,
     CGIL,
+    CLTS,
     NCM,
     SLDA,
     AlignPrompts,
@@ -29,9 +30,9 @@ from raycl.methods.method import Method, State
 from raycl.streams.stream import Task
 
 SHORT = AlignPrompts(epochs=2)
-LONG = (CGIL, RealReplay, RAIL, RanPAC)
-"""Methods whose published budgets are for large sets; their variants, below or in tests of
-their own, are short."""
+LONG = (CGIL, RealReplay, RAIL, RanPAC, CLTS)
+"""Methods whose published budgets are for large sets, or that need images; their variants,
+below or in tests of their own, are short."""
 
 VARIANTS = [
     *(spec_type() for spec_type in BUILT_IN if spec_type not in LONG),

@@ -30,8 +30,10 @@ def descend(
     context: Context,
     name: str,
     clip: float | None = None,
+    options: str = "method.vision.lr or method.text.lr",
 ) -> None:
-    """Move the groups' parameters `steps` times, at their own rates to begin with."""
+    """Move the groups' parameters `steps` times, at their own rates to begin with; `options` set
+    them."""
     rates = [group.lr for group in groups]
     parameters = [p for group in groups for p in group.parameters]
 
@@ -54,7 +56,7 @@ def descend(
         raise MethodError(
             f"training diverged in {name} of task {context.task + 1}",
             got="parameters that are not finite",
-            do="lower method.vision.lr or method.text.lr",
+            do=f"lower {options}",
         )
 
 
