@@ -440,6 +440,8 @@ class _Run:
             parts.append("classes with text")
         if self.probe is not None:
             parts.append(f"probe {self.probe.name}")
+        if self.experiment.validation.judge == "held_out":
+            parts.append("on validation")
         return ", ".join(parts)
 
     def _costs(self) -> dict[str, Any]:
