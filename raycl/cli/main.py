@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "Run one method on one stream; the same command again continues or answers.",
     "embed": "Embed the images of a stream, once; runs find them in the store.",
     "fit": "Fit a generator to each class of a set of vectors, in parallel, once.",
+    "sweep": "Search: many runs that share their work; the same command again continues.",
     "spaces": "List, show or check search spaces.",
     "compare": "Compare two runs, paired on their stored predictions.",
     "report": "Leaderboard and figures of finished runs: page, pictures, tables.",

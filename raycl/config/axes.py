@@ -13,7 +13,15 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from raycl.config.spec import Spec, canonical
 
@@ -57,6 +65,12 @@ class Axis(Spec):
             if len(given) != 1:
                 raise ValueError(f"an axis has one of {_KNOWN}")
         return values
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As a file says it, so that it can be read again."""
+        given = {"int" if name == "whole" else name for name in self.model_fields_set}
+        return {name: value for name, value in dump(self).items() if name in given and value != {}}
 
     @field_validator("uniform", "loguniform", "whole", "lograndint")
     @classmethod

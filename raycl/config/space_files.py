@@ -222,4 +222,3 @@ def schema() -> dict[str, Any]:
     bare = [{"type": kind} for kind in ("number", "string", "boolean", "null", "array")]
     found["properties"]["axes"]["additionalProperties"] = {"anyOf": [axis, *bare]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
-
