@@ -24,6 +24,8 @@ from raycl.store.store import Store
 
 OWN = ("result", "state", "predictions", "partial", "probe")
 """Of the run itself: to find them again is no saving, it is the run going on."""
+READ_AGAIN = ("features", "text")
+"""What every start of a run reads: found again, it is saved once."""
 
 
 @dataclass(frozen=True)
@@ -124,11 +126,14 @@ class _Watcher:
         match event:
             case Computed(kind=kind):
                 self.computed[kind] += 1
-            case Reused(kind=kind, key=key) if kind not in OWN:
+            case Reused(kind=kind, key=key) if self._saves(kind):
                 self.reused[kind] += 1
                 self.saved += self._seconds_of(key)
             case TaskMeasured(task=task, tasks=tasks, values=values):
                 self.tell(task + 1, tasks, values)
+
+    def _saves(self, kind: str) -> bool:
+        return kind not in OWN and not (self.order.known and kind in READ_AGAIN)
 
     def _seconds_of(self, key: str) -> float:
         record = Store.open(self.store).record(key)
