@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import PurePath
 from typing import Any
 
 import click
@@ -12,6 +13,8 @@ from raycl.cli.options import add_place, flags_of_place
 from raycl.config.execution import Execution
 from raycl.config.loading import check
 from raycl.config.space import Space
+from raycl.config.space_files import check_space
+from raycl.config.streams import parse_stream
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError
 from raycl.search.shipped_spaces import find_space
@@ -23,6 +26,7 @@ from raycl.search.sweep import sweep as run_sweep
 @click.argument("space")
 @click.option("--samples", type=int, help="How many configurations; may grow later.")
 @click.option("--seeds", help="Comma-separated, in place of the space's.")
+@click.option("--stream", help="Another stream than the space's, as `raycl run` takes it.")
 @click.option("--name", help="What the sweep is called in the store.")
 @click.option("--concurrent", type=int, help="Trials at a time, at most.")
 @click.option("--new", is_flag=True, help="Begin another of this name.")
@@ -35,6 +39,7 @@ def sweep(
     space: str,
     samples: int | None,
     seeds: str | None,
+    stream: str | None,
     name: str | None,
     concurrent: int | None,
     new: bool,
@@ -49,7 +54,7 @@ def sweep(
     The same command again continues where it was stopped or killed, or answers from the store.
     """
     asked = {"samples": samples, "seeds": _seeds(seeds), "name": name, "concurrent": concurrent}
-    found = _with(find_space(space), {n: v for n, v in asked.items() if v is not None})
+    found = _with(_on(find_space(space), stream), {n: v for n, v in asked.items() if v is not None})
     flags = {"store": default_store(), "pool": "ray", **flags_of_place(**place)}
     options = SweepOptions(
         new=new, extend_tasks=extend_tasks, test=not no_test, quiet=False, loggers=loggers
@@ -68,6 +73,18 @@ def _seeds(text: str | None) -> list[int] | None:
     if not words or not all(word.isdecimal() for word in words):
         raise ConfigError("--seeds takes whole numbers", got=text, do="e.g. --seeds 0,1,2")
     return [int(word) for word in words]
+
+
+def _on(space: Space, stream: str | None) -> Space:
+    """The space on another stream: a sweep of its own, named by both."""
+    if stream is None:
+        return space
+    kind, _, places = stream.partition(":")
+    last = PurePath(places).stem if places else kind
+    base = {**space.base, "stream": parse_stream(stream)}
+    changed = _with(space, {"base": base, "name": f"{space.name}-{last}"})
+    check_space(changed)
+    return changed
 
 
 def _with(space: Space, changes: dict[str, Any]) -> Space:
