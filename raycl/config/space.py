@@ -155,7 +155,7 @@ class TrialResources(Spec):
     gpus: float = Field(0, ge=0)
     workers: int = Field(0, ge=0)
     """Ray workers that the trial's own pool may start, beside the trial."""
-    worker_cpus: float = Field(1, gt=0)
+    worker_cpus: float = Field(1, ge=1)
     worker_gpus: float = Field(0, ge=0)
 
 

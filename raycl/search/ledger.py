@@ -32,8 +32,14 @@ class Entry:
 
     id: str
     name: str
-    space: Space
+    written: dict[str, Any]
+    """The space as it was written down, perhaps by another version."""
     at: float
+
+    @property
+    def space(self) -> Space:
+        """Raises a `ConfigError` if this version knows no such space."""
+        return space_of(self.written, self.name)
 
 
 class Ledger:
@@ -68,8 +74,7 @@ def entries(store: Store, name: str | None = None) -> list[Entry]:
     found = []
     for event in store.journal(INDEX).read():
         if event.get("event") == "begun" and name in (None, event["name"], event["id"]):
-            space = space_of(event["space"], event["name"])
-            found.append(Entry(event["id"], event["name"], space, event["at"]))
+            found.append(Entry(event["id"], event["name"], event["space"], event["at"]))
     return found
 
 
@@ -103,8 +108,8 @@ def driven_ledger(store: Store, space: Space, *, new: bool = False) -> Iterator[
 def _begin(store: Store, space: Space, before: int) -> Entry:
     assert space.name is not None
     name = space.name
-    entry = Entry(f"{name}-{before + 1}" if before else name, name, space, time.time())
     dumped = space.model_dump(mode="json", by_alias=True)
+    entry = Entry(f"{name}-{before + 1}" if before else name, name, dumped, time.time())
     store.journal(INDEX).append(
         {"event": "begun", "id": entry.id, "name": name, "space": dumped, "at": entry.at}
     )
@@ -112,7 +117,10 @@ def _begin(store: Store, space: Space, before: int) -> Entry:
 
 
 def _refuse_another(entry: Entry, space: Space) -> None:
-    lines = list(differences(meaning(entry.space), meaning(space)))
+    try:
+        lines = list(differences(meaning(entry.space), meaning(space)))
+    except ConfigError as error:  # written by a version that knew other options
+        lines = [str(error)]
     if lines:
         raise ConfigError(
             f"the sweep {entry.id} was begun with another space",

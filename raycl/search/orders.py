@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from raycl.config.execution import Execution
+from raycl.config.execution import Execution, Worker
 from raycl.config.experiment import Experiment
 from raycl.config.space import TaskRungs
 from raycl.config.space_files import experiment_of
@@ -53,6 +53,7 @@ class OrderBook:
                 "store": absolute_store(self.execution.store),
                 "pool": "ray" if pooled else "local",
                 "workers": resources.workers if pooled else 1,
+                "worker": Worker(cpus=resources.worker_cpus, gpus=resources.worker_gpus),
                 "address": None,
             }
         )

@@ -126,6 +126,20 @@ def test_a_changed_space_is_refused_with_the_difference_or_begun_anew(tmp_path: 
         open_ledger(store, "mode")
 
 
+def test_a_space_of_another_version_stands_in_nobodys_way(tmp_path: Path) -> None:
+    store, space = Store.open(str(tmp_path)), made_space(samples=1)
+    old = {**space.model_dump(mode="json", by_alias=True), "forgotten": 1}
+    store.journal("sweeps").append(
+        {"event": "begun", "id": "made", "name": "made", "space": old, "at": 0.0}
+    )
+    whole(tmp_path, made_space(samples=1, name="other"))
+    refused = pytest.raises(ConfigError, match=r"(?s)another space.*forgotten.*--new")
+    with refused, driven_ledger(store, space):
+        pass
+    with driven_ledger(store, space, new=True) as ledger:
+        assert ledger.entry.id == "made-2"
+
+
 def test_more_tasks_let_finished_trials_go_on(tmp_path: Path) -> None:
     store = Store.open(str(tmp_path))
     ledger = whole(tmp_path, made_space(samples=3, tasks=2))
