@@ -30,14 +30,28 @@ def goes_on(space: Space, trials: Sequence[Trial], trial: Trial, rung: int) -> b
     scheduler = space.scheduler
     if not isinstance(scheduler, TaskRungs) or not _comparable(space, trial.reports.get(rung, {})):
         return True
-    peers = peers_at(space, trials, trial.group, rung)
-    return trial in ranked(space, peers, rung)[: int(len(peers) / scheduler.eta)]
+    return trial in _best_of(space, trials, scheduler, trial.group, rung)
 
 
 def to_promote(space: Space, trials: Sequence[Trial]) -> Trial | None:
-    """A waiting trial that may go on by now, the one that came furthest."""
-    waiting = sorted((t for t in trials if t.state == "paused"), key=lambda t: (-t.done, t.sample))
-    return next((t for t in waiting if goes_on(space, trials, t, t.done)), None)
+    """A waiting trial that may go on by now, of those that came furthest the best."""
+    scheduler = space.scheduler
+    if not isinstance(scheduler, TaskRungs):
+        return None
+    waiting = {(trial.done, trial.group) for trial in trials if trial.state == "paused"}
+    for rung, group in sorted(waiting, reverse=True):
+        for trial in _best_of(space, trials, scheduler, group, rung):
+            if trial.state == "paused" and trial.done == rung:
+                return trial
+    return None
+
+
+def _best_of(
+    space: Space, trials: Sequence[Trial], scheduler: TaskRungs, group: str, rung: int
+) -> list[Trial]:
+    """Those of a group that may go on beyond a rung, by what is known now."""
+    peers = peers_at(space, trials, group, rung)
+    return ranked(space, peers, rung)[: int(len(peers) / scheduler.eta)]
 
 
 def best_waiting(space: Space, trials: Sequence[Trial]) -> Trial | None:
@@ -91,6 +105,9 @@ def _excess(constraints: Sequence[Objective], values: Mapping[str, float | None]
 
 def front_numbers(gains: Sequence[tuple[float, ...]]) -> list[int]:
     """0 for what nothing dominates, 1 for what only those do, and so on."""
+    if gains and len(gains[0]) == 1:  # a line: its places from the top
+        place = {gain: i for i, gain in enumerate(sorted(set(gains), reverse=True))}
+        return [place[gain] for gain in gains]
     fronts = [-1] * len(gains)
     left, front = set(range(len(gains))), 0
     while left:

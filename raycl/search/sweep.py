@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from raycl.compute.stopping import StopRequest, catching_signals
@@ -27,6 +28,7 @@ from raycl.search.orders import OrderBook
 from raycl.search.shipped_spaces import find_space
 from raycl.search.standings import best_sample, failed_share, summary
 from raycl.search.watching import Silent, SweepWatcher, watcher_of
+from raycl.store.artefact import slug
 from raycl.store.store import Store
 
 
@@ -119,7 +121,14 @@ def _drive(ledger: Ledger, execution: Execution, options: SweepOptions, stop: St
         room = room_for(space.resources)
         conductor.concurrent = min(room, space.concurrent or room)
         with watcher:
-            drive_on_tune(conductor, orders, watcher, stop, loggers)
+            kept = _logs(ledger) if loggers else None
+            drive_on_tune(conductor, orders, watcher, stop, loggers, kept)
+
+
+def _logs(ledger: Ledger) -> Path:
+    """Where Tune's loggers write: in the store, or here if that is no folder."""
+    root = ledger.store.location.local_root or Path()
+    return root / "logs" / f"sweep-{slug(ledger.entry.id)}"
 
 
 def _has_work(conductor: Conductor) -> bool:

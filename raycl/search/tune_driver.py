@@ -58,10 +58,12 @@ def drive_on_tune(
     watcher: SweepWatcher,
     stop: StopRequest,
     loggers: Sequence[Any] = (),
+    kept: Path | None = None,
 ) -> None:
-    """Runs trials until there are no more, or until it is asked to stop."""
+    """Runs trials until there are no more, or until it is asked to stop. What loggers write
+    as files is `kept` there; all else that Tune writes is thrown away."""
     desk = _Desk(conductor, orders, watcher, stop)
-    with _quiet_tune(), tempfile.TemporaryDirectory(prefix="raycl-tune-") as folder:
+    with _quiet_tune(), _folder(kept) as folder:
         tune.run(
             trainable,
             name="sweep",
@@ -259,6 +261,16 @@ class _WhenAsked(Stopper):
 
     def stop_all(self) -> bool:
         return self._desk.stop.requested
+
+
+@contextlib.contextmanager
+def _folder(kept: Path | None) -> Iterator[str]:
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield str(kept.absolute())
+        return
+    with tempfile.TemporaryDirectory(prefix="raycl-tune-") as folder:
+        yield folder
 
 
 @contextlib.contextmanager

@@ -87,6 +87,16 @@ def test_a_single_sample_comes_home(tmp_path: Path) -> None:
         assert any(trial.state == "complete" for trial in ledger.records.trials)
 
 
+def test_five_hundred_are_ranked_in_no_time() -> None:
+    import time
+
+    many = [trial(n, float(n * 7 % 501)) for n in range(500)]
+    began = time.monotonic()
+    assert ranked(SPACE, many, 1)[0].reports[1]["last_pooled"] == 500.0
+    assert to_promote(SPACE, many) is not None
+    assert time.monotonic() - began < 1.0
+
+
 def test_four_at_a_time_end_too(tmp_path: Path) -> None:
     ledger = whole(tmp_path, made_space(samples=16, **RUNGS), concurrent=4)
     assert all(trial.over for trial in ledger.records.trials)

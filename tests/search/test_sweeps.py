@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from raycl.config.space_files import experiment_of, space_of
 from raycl.engine.run import run
 from raycl.errors import ConfigError, StoppedError, WorkError
 from raycl.search.ledger import open_ledger
+from raycl.search.loggers import loggers_of
 from raycl.search.sweep import SweepOptions, sweep
 from raycl.store.store import Store
 from tests.engine.processes import Command, makers
-from tests.streams.made_sets import arrays, save_npz
+from tests.streams.made_sets import CLASSES, arrays, save_npz
 
 
 def real_space(folder: Path, **more: Any) -> Space:
@@ -106,6 +108,34 @@ def test_too_many_failures_are_an_error_that_names_them(tmp_path: Path) -> None:
     assert answer["states"] == {"complete": 1, "failed": 1}
 
 
+def test_two_sweeps_at_once_share_their_fits(tmp_path: Path) -> None:
+    stream = {"kind": "embeddings", "paths": [str(tmp_path / "set.npz")], "tasks": 3}
+    vae = {"kind": "vae", "epochs": 20, "hidden": 16, "latent": 4}
+    base = {"method": {"kind": "cgil", "generator": vae, "per_class": 16}, "stream": stream}
+    axes = {
+        "method.align.lr": {"choice": [1e-3, 1e-2]},
+        "method.align.epochs": {"constant": 2},
+        "method.generator.hidden": {"choice": [16, 32]},
+    }
+    spaces = [
+        real_space(tmp_path, base=base, axes=axes, samples=None, name=name, sampler_seed=seed)
+        for seed, name in enumerate(("one", "two"))
+    ]
+    with ThreadPoolExecutor(2) as threads:
+        ask = [threads.submit(sweep, s, here(tmp_path), SweepOptions(test=False)) for s in spaces]
+        answers = [one.result() for one in ask]
+    fits = sum(answer["computed"].get("generator", 0) for answer in answers)
+    assert fits == 2 * CLASSES, "each class once for each of the two generators"
+    assert [answer["states"] for answer in answers] == [{"complete": 4}] * 2
+    assert reported(tmp_path / "store", "one") == reported(tmp_path / "store", "two")
+
+
+def test_a_logger_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    for name, words in (("wandbb", "did you mean 'wandb'"), ("mlflow", "not installed")):
+        with pytest.raises(ConfigError, match=words):
+            loggers_of([name], "any")
+
+
 def test_a_stop_leaves_a_sweep_that_continues(tmp_path: Path) -> None:
     stop = StopRequest()
     stop.request("SIGTERM")
@@ -124,9 +154,12 @@ def test_on_tune_the_sweep_is_the_same(tmp_path: Path, ray_session: Session) -> 
     answer = sweep(space, on_tune)
     assert reported(tmp_path / "tune") == reported(tmp_path / "store")
     assert answer["states"]["pruned"] >= 1
-    two = space.model_copy(update={"concurrent": 2, "name": "two"})
-    answer = sweep(two, on_tune)
-    assert sum(answer["states"].values()) == 5 and "open" not in answer["states"]
+    two = space.model_copy(update={"concurrent": 2, "name": "two", "samples": 3})
+    answer = sweep(two, on_tune, SweepOptions(test=False, loggers=("csv", "tensorboard")))
+    logs = tmp_path / "tune" / "logs" / "sweep-two"
+    assert "last_pooled" in next(logs.rglob("progress.csv")).read_text()
+    assert list(logs.rglob("events.out.*"))
+    assert sum(answer["states"].values()) == 3 and "open" not in answer["states"]
 
 
 def lasting(folder: Path) -> Space:
