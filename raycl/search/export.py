@@ -5,6 +5,7 @@ Written anew each time and never read back: the journal in the store stays the t
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +26,9 @@ def export_study(ledgers: Sequence[Ledger], path: Path) -> None:
     for ledger in ledgers:
         # A sampler's own notes (generations) stay out: they mean nothing to a reader.
         study = study_of(ledger.space, ledger.records.samples)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names([goal.metric for goal in ledger.space.goals])
         storage = optuna.storages.RDBStorage(url)
         try:
             optuna.copy_study(

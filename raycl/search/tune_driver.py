@@ -159,6 +159,8 @@ class _Desk:
             return True
         report = Report(**json.loads(result["report"]))
         goes_on = self.conductor.report(self.trials[trial_id], report)
+        if not goes_on:  # it may come back, as another trial of Tune's
+            del self.trials[trial_id]
         self.watcher.update()
         return goes_on
 

@@ -120,6 +120,7 @@ def test_optuna_opens_what_is_exported(ledger: Ledger, tmp_path: Path) -> None:
         states = [trial.state.name for trial in study.trials]
         assert states.count("PRUNED") == sum(s.state == "pruned" for s in ledger.records.samples)
         assert len(study.trials) == 20 and len(study.directions) == 2
+        assert study.metric_names == ["last_pooled", "state_mib"]
     finally:
         study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="there already"):

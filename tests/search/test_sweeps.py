@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import raycl
 from raycl import Execution
 from raycl.compute.ray_session import Session
 from raycl.compute.stopping import StopRequest
@@ -27,6 +28,18 @@ from raycl.search.sweep import SweepOptions, sweep
 from raycl.store.store import Store
 from tests.engine.processes import Command, makers
 from tests.streams.made_sets import CLASSES, arrays, save_npz
+
+
+def test_a_space_may_be_written_in_python(tmp_path: Path) -> None:
+    written = Space(
+        name="mine",
+        base=real_space(tmp_path).base,
+        axes={"method.shrinkage": {"loguniform": [1e-3, 1.0]}},  # type: ignore[dict-item]
+        samples=1,
+    )
+    assert raycl.sweep(written, here(tmp_path), SweepOptions(test=False))["trials"] == 1
+    with pytest.raises(ConfigError, match="needs a name"):
+        raycl.sweep(written.model_copy(update={"name": None}), here(tmp_path))
 
 
 def real_space(folder: Path, **more: Any) -> Space:
@@ -201,19 +214,23 @@ def test_a_killed_driver_loses_a_task_at_most(tmp_path: Path) -> None:
 def test_a_killed_trial_goes_on_by_itself(tmp_path: Path, ray_session: Session) -> None:
     space, store, killed = lasting(tmp_path), tmp_path / "victims", []
 
+    over = threading.Event()
+
     def hunt() -> None:
-        for _ in range(4000):
+        while not over.wait(0.005):
             victims = [p for p in makers(store, "state").values() if p != os.getpid()]
             if victims:
                 os.kill(victims[0], signal.SIGKILL)
                 killed.append(victims[0])
                 return
-            threading.Event().wait(0.005)
 
     hunter = threading.Thread(target=hunt)
     hunter.start()
-    answer = sweep(space, Execution(store=str(store), pool="ray"), SweepOptions(test=False))
-    hunter.join()
+    try:
+        answer = sweep(space, Execution(store=str(store), pool="ray"), SweepOptions(test=False))
+    finally:
+        over.set()
+        hunter.join()
     assert killed and answer["states"] == {"complete": 2} and answer["task_steps"] == 6
     assert events(store, "lost") == 1
 
