@@ -7,8 +7,9 @@ stopped early among few never comes back.
 
 Every side tries one trial at a time, on the same stream and class order, judged by the validation
 split. A side has its value once a trial that learnt all tasks is at least as good as the best of
-random search. One that never has it counts with all it spent, and the share of repeats that did is
-told. The samplers' seeds are the repeats.
+random search. Each side may learn as many tasks as random search did, so the one that stops trials
+early tries more of them; one that never has the value by then counts as more than all. The samplers'
+seeds are the repeats.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from raycl.search.trial_run import Order, run_trial
 from raycl.store.store import Store
 
 GOAL = "last_pooled"
+MORE = 3
+"""Times as many samples as random search has, of which a race can learn the first tasks."""
 SPACES: dict[str, dict[str, Any]] = {
     "digits": {
         "base": {
@@ -76,6 +79,11 @@ class Steps:
     reached: list[tuple[int, float]]
     spent: int
 
+    def within(self, budget: int) -> Steps:
+        """What was reached with so many tasks."""
+        reached = [(steps, value) for steps, value in self.reached if steps <= budget]
+        return Steps(reached, min(self.spent, budget))
+
     def until(self, value: float) -> int | None:
         """Tasks before a trial was at least this good."""
         return next((steps for steps, found in self.reached if found >= value - 1e-9), None)
@@ -83,7 +91,7 @@ class Steps:
 
 def made_space(on: str, samples: int, repeat: int, **more: Any) -> Space:
     tree = {**SPACES[on], "samples": samples, "sampler_seed": repeat, **more}
-    return space_of(tree, f"{on}-{repeat}-{len(more)}-{more['sampler']['kind']}")
+    return space_of(tree, f"{on}-{repeat}-{samples}-{more['sampler']['kind']}")
 
 
 def searched(space: Space, store: Path) -> Steps:
@@ -139,8 +147,8 @@ def repeat_once(on: str, samples: int, repeat: int, store: Path) -> dict[str, An
     random = searched(plain, store)
     target = max(value for _, value in random.reached)
     rungs = {"scheduler": {"kind": "task_rungs"}, "sampler": {"kind": "tpe", "startup": 6}}
-    ours = searched(made_space(on, samples, repeat, **rungs), store)
-    asha = stopped_by_asha(plain, store, random.spent)
+    ours = searched(made_space(on, MORE * samples, repeat, **rungs), store).within(random.spent)
+    asha = stopped_by_asha(plain, store, random.spent).within(random.spent)
     sides = {"random": random, "task_rungs_tpe": ours, "asha_random": asha}
     return {
         "target": target,
@@ -152,10 +160,12 @@ def repeat_once(on: str, samples: int, repeat: int, store: Path) -> dict[str, An
 
 
 def summed_up(found: list[dict[str, Any]], side: str) -> dict[str, Any]:
-    shares = [(one[side] or one["spent"][side]) / one["random_tasks"] for one in found]
+    never = 2.0  # more than all
+    shares = [(one[side] or never * one["random_tasks"]) / one["random_tasks"] for one in found]
     return {
         "median_share_of_random_tasks": round(statistics.median(shares), 3),
-        "shares": [round(share, 3) for share in shares],
+        "shares": [round(share, 3) if share < never else "never" for share in shares],
+        "spent": [one["spent"][side] for one in found],
         "reached_in": f"{sum(one[side] is not None for one in found)} of {len(found)}",
         "best_minus_random": [round(one["best"][side] - one["target"], 2) for one in found],
     }
