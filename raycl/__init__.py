@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from raycl.compute.pool import WorkerSpec as WorkerSpec
     from raycl.config.execution import Execution as Execution
     from raycl.config.experiment import Experiment as Experiment
+    from raycl.config.space import Space as Space
     from raycl.config.spec import Spec as Spec
     from raycl.engine.embedding import EmbedResult as EmbedResult
     from raycl.engine.embedding import embed as embed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from raycl.methods.method import Method as Method
     from raycl.methods.method import Setting as Setting
     from raycl.replay.buffer import ReplayBuffer as ReplayBuffer
+    from raycl.search.sweep import sweep as sweep
     from raycl.streams.stream import Task as Task
 
 __version__ = "0.1.0.dev0"
@@ -37,12 +39,14 @@ _HOMES = {
     "ReplayBuffer": "raycl.replay.buffer",
     "RunResult": "raycl.engine.run",
     "Setting": "raycl.methods.method",
+    "Space": "raycl.config.space",
     "Spec": "raycl.config.spec",
     "Task": "raycl.streams.stream",
     "WorkerSpec": "raycl.compute.pool",
     "embed": "raycl.engine.embedding",
     "fit_generators": "raycl.engine.fitting",
     "run": "raycl.engine.run",
+    "sweep": "raycl.search.sweep",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

@@ -1,7 +1,8 @@
 """Where the shipped data folders, `search_spaces/` and `clusters/`, are found.
 
 They lie at the root of a checkout and under `raycl/_data/` in an installed wheel.
-A bare name means a shipped file; a name with a suffix or a slash means a path.
+A bare name means a shipped file, in whatever subfolder; a name with a suffix or a slash
+means a path.
 Standard library only.
 """
 
@@ -13,6 +14,8 @@ from raycl.errors import ConfigError
 
 FOLDERS = ("search_spaces", "clusters")
 _SUFFIXES = (".yaml", ".yml", ".json")
+SCHEMA = ".schema"
+"""How the name of a file ends, before its suffix, that only editors read."""
 
 
 def folder(name: str) -> Path:
@@ -29,8 +32,17 @@ def folder(name: str) -> Path:
 
 def names(folder_name: str) -> list[str]:
     """Shipped names under a folder, as a user would write them."""
-    root = folder(folder_name)
-    return sorted(p.stem for p in root.iterdir() if p.suffix in _SUFFIXES)
+    return list(files(folder_name))
+
+
+def files(folder_name: str) -> dict[str, Path]:
+    """Every shipped file below a folder by its bare name, those at the top first."""
+    below = (p for p in folder(folder_name).rglob("*") if p.suffix in _SUFFIXES)
+    found: dict[str, Path] = {}
+    for path in sorted(below, key=lambda p: (len(p.parts), p)):
+        if not path.stem.endswith(SCHEMA):
+            found.setdefault(path.stem, path)
+    return found
 
 
 def is_bare(name: str) -> bool:
@@ -45,12 +57,10 @@ def find(name: str, *folders: str) -> Path:
         if not path.is_file():
             raise ConfigError("no such file", got=name, do="check the path")
         return path
-    for folder_name in folders:
-        for suffix in _SUFFIXES:
-            path = folder(folder_name) / f"{name}{suffix}"
-            if path.is_file():
-                return path
     shipped = [n for f in folders for n in names(f)]
+    for folder_name in folders:
+        if name in (found := files(folder_name)):
+            return found[name]
     raise ConfigError(
         "no shipped file has this name",
         got=name,

@@ -23,6 +23,8 @@ COMMANDS = {
     "caption": "Caption the images of each class; what is kept of them is text.",
     "fit": "Fit a generator to each class of a set of vectors, in parallel, once.",
     "synth": "Make images from prompts with a text-to-image model, in parallel, once.",
+    "sweep": "Search: many runs that share their work; the same command again continues.",
+    "spaces": "List, show or check search spaces.",
     "compare": "Compare two runs, paired on their stored predictions.",
     "report": "Leaderboard and figures of finished runs: page, pictures, tables.",
     "diagnose": "What may be wrong with a run, from its stored predictions.",

@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from raycl.cli.places import existing_store
+from raycl.cli.report_sweeps import report_sweeps, sweeps_named
 from raycl.errors import ConfigError
 from raycl.report.boards import boards
 from raycl.report.latex import to_latex
@@ -45,8 +46,10 @@ STDOUT = "-"
     help="booktabs tables, to FILE or stdout; name RUNS before it.",
 )
 @click.option("--out", type=Path, help="A .md, .csv, .parquet, .tex or .html file by its name.")
+@click.option("--best", type=Path, metavar="FILE", help="Of a sweep: a config for `raycl run`.")
+@click.option("--optuna", type=Path, metavar="FILE", help="Of a sweep: for optuna-dashboard.")
 @click.option("--metric", "metrics", multiple=True, help="A column; may be given again.")
-@click.option("--title", default="raycl report", help="The title of the page.")
+@click.option("--title", help="The title of the page.")
 @click.option("--store", help="Where the runs are [RAYCL_STORE, else raycl-store].")
 def report(
     runs: tuple[str, ...],
@@ -58,15 +61,24 @@ def report(
     markdown: bool,
     latex: str | None,
     out: Path | None,
+    best: Path | None,
+    optuna: Path | None,
     metrics: tuple[str, ...],
-    title: str,
+    title: str | None,
     store: str | None,
 ) -> None:
-    """A leaderboard of RUNS (keys or their first letters), or of all in the store.
+    """A leaderboard of RUNS (keys or their first letters), or of all in the store; or what
+    came out of sweeps, by their names.
 
     On the terminal unless something else is asked for.
     """
     opened = existing_store(store)
+    if sweeps := sweeps_named(opened, runs):
+        page = html or (out if out is not None and _kind_of(out) == "html" else None)
+        report_sweeps(sweeps, html=page, best=best, export=optuna, title=title)
+        return
+    if best is not None or optuna is not None:
+        raise ConfigError("--best and --optuna are of a sweep", got=" ".join(runs) or "no name")
     found = finished_runs(opened, runs)
     if not found:
         raise ConfigError("the store holds no finished run", got=opened.uri, do="raycl run, first")
@@ -84,7 +96,7 @@ def report(
 
         results = with_latents(opened, results)
     for kind, path in files:
-        _write(kind, path, results, rows, columns, title)
+        _write(kind, path, results, rows, columns, title or "raycl report")
         _tell(path, kind, len(rows))
     for picture, folder in (("png", png), ("pdf", pdf)):
         if folder is not None:

@@ -58,6 +58,8 @@ class RayService:
             "num_cpus": 0,
             "max_restarts": -1,
             "max_task_retries": 2,
+            # Not in the placement group of whoever asks first, which it would end with.
+            "scheduling_strategy": "DEFAULT",
         }
         for _ in range(_TRIES):
             actor: Any = ray.remote(ServiceWorker).options(**options).remote(self._worker)

@@ -191,11 +191,12 @@ def _own_search_path() -> list[str]:
         return []  # a submitted job brings a working folder, which these would shadow
     installed = (Path(sys.prefix), Path(sys.base_prefix))
     folders = [Path(entry or ".").resolve() for entry in sys.path]
-    return [
+    found = [
         str(folder)
         for folder in dict.fromkeys(folders)
         if folder.is_dir() and not any(folder.is_relative_to(root) for root in installed)
     ]
+    return found[::-1]  # a worker puts one before the other
 
 
 def _prepare_own_auth() -> None:

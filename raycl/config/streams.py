@@ -85,6 +85,9 @@ class Validation(Spec):
     first_k: int = Field(3, ge=1)
     refit: bool = True
     """After choosing, learn from training and validation samples together."""
+    judge: Literal["test", "held_out"] = "test"
+    """What is evaluated: the test set, or, while hyper-parameters are searched, the held-out
+    part of the training data. Of the rest a further part is then held out for the method."""
 
 
 def parse_stream(text: str) -> dict[str, Any]:

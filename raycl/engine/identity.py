@@ -111,11 +111,18 @@ class RunIdentity:
         return ArtefactSpec(
             kind="predictions",
             name=f"zero-shot-{full.stream.kind}-seed{full.seeds['order']}",
-            identity={"stream": identity(full.stream), "backbone": identity(full.backbone)},
-            described={"stream": described(full.stream), "backbone": described(full.backbone)},
+            identity=self._evaluated(identity),
+            described=self._evaluated(described),
             revision=LOOP_REVISION,
             parents=self.contents + self.weights,
         )
+
+    def _evaluated(self, dump: Dump) -> dict[str, Json]:
+        """What the predictions of a bare backbone depend on: what is tested, if not the tests."""
+        full = self.experiment
+        parts: dict[str, Json] = {"stream": dump(full.stream), "backbone": dump(full.backbone)}
+        held_out = full.validation.judge == "held_out"
+        return {**parts, "validation": dump(full.validation)} if held_out else parts
 
     def probe(self, stage: int) -> ArtefactSpec:
         """Every test sample of the probe as predicted after a task."""

@@ -11,11 +11,11 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raycl.compute.stopping import StopRequest
 from raycl.config.execution import Execution
@@ -25,6 +25,9 @@ from raycl.engine.identity import RunIdentity
 from raycl.observe.events import Observer, Reused, Warned, nobody
 from raycl.observe.watchers import JsonLines, everyone
 from raycl.store.store import Store
+
+if TYPE_CHECKING:
+    from raycl.engine.script import Job
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,30 @@ def run(
     """
     execution = execution or Execution(store=default_store())
     check_execution(execution)
+    return _found_or(_learn, experiment, execution, observer, stop or StopRequest())
+
+
+def run_here(
+    experiment: Experiment,
+    execution: Execution,
+    observer: Observer = nobody,
+    stop: StopRequest | None = None,
+) -> RunResult:
+    """The same in this very process, whatever pool its work goes to: for whoever is an actor
+    already. Tells a `TaskMeasured` after each task; takes no signal."""
+    return _found_or(_learn_here, experiment, execution, observer, stop or StopRequest())
+
+
+_Learn = Callable[[RunIdentity, Execution, Observer, StopRequest], RunResult]
+
+
+def _found_or(
+    learn: _Learn,
+    experiment: Experiment,
+    execution: Execution,
+    observer: Observer,
+    stop: StopRequest,
+) -> RunResult:
     identity = RunIdentity.of(experiment)
     store = Store.open(execution.store, observer)
     found = store.get(identity.result, only=("result.json",))
@@ -67,7 +94,7 @@ def run(
         observer(Reused("result", identity.result.key))
         return RunResult(found["result.json"], reused={"result": 1})
     with _logged(store, identity, observer) as tell:
-        return _learn(identity, execution, tell, stop or StopRequest())
+        return learn(identity, execution, tell, stop)
 
 
 def default_store() -> str:
@@ -78,15 +105,33 @@ def default_store() -> str:
 def _learn(
     identity: RunIdentity, execution: Execution, observer: Observer, stop: StopRequest
 ) -> RunResult:
-    from raycl.engine.script import Job, learn_stream
+    from raycl.engine.script import learn_stream
 
-    job = Job(
+    return _as_result(hosted(learn_stream, _job(identity, execution), execution, observer, stop))
+
+
+def _learn_here(
+    identity: RunIdentity, execution: Execution, observer: Observer, stop: StopRequest
+) -> RunResult:
+    from raycl.compute.local_learner import host_in_process
+    from raycl.engine.script import learn_stream
+
+    job = replace(_job(identity, execution), measures=True)
+    return _as_result(host_in_process(learn_stream, job, observer=observer, stop=stop))
+
+
+def _job(identity: RunIdentity, execution: Execution) -> Job:
+    from raycl.engine.script import Job
+
+    return Job(
         experiment=with_absolute_paths(identity.experiment),
         execution=execution.model_copy(update={"store": absolute_store(execution.store)}),
         code=identity.code,
         key=identity.result.key,
     )
-    out = hosted(learn_stream, job, execution, observer, stop)
+
+
+def _as_result(out: dict[str, Any]) -> RunResult:
     return RunResult(out["result"], out["computed"], out["reused"])
 
 

@@ -33,6 +33,7 @@ from raycl.engine.data import Data, read_data
 from raycl.engine.evaluating import Tests, from_table, predict_stage, predict_zero_shot, to_table
 from raycl.engine.host import Host, open_pool
 from raycl.engine.identity import LOOP_REVISION, METRICS_REVISION, RunIdentity
+from raycl.engine.measuring import costs, measured
 from raycl.engine.probing import Probe
 from raycl.engine.states import States
 from raycl.errors import DataError, StoppedError, StoreError
@@ -50,7 +51,6 @@ from raycl.store.artefact import ArtefactSpec
 from raycl.store.store import Store
 from raycl.streams.stream import Stream, Task, build
 
-MIB = 2**20
 AGAIN = "run the command again: what is missing is computed"
 
 
@@ -62,6 +62,8 @@ class Job:
     execution: Execution
     code: SourceCode | None
     key: str
+    measures: bool = False
+    """Whether to tell after each task what the run is worth so far."""
 
 
 def learn_stream(host: Host, job: Job) -> dict[str, Any]:
@@ -128,6 +130,7 @@ class _Run:
             self.method = self._fresh_method()
             for task in self.stream.tasks:
                 stages.append(self._stage(task))
+                self._measure(task, stages)
                 probed += self._probe_stage(task)
                 self._stop_if_asked(task)
         self.seconds = time.monotonic() - began
@@ -191,6 +194,12 @@ class _Run:
         if self.store.computed[spec.kind] > before:
             self._tell(task, predictions, time.monotonic() - began)
         return predictions
+
+    def _measure(self, task: Task, stages: list[StagePredictions]) -> None:
+        if self.job.measures:
+            unseen, missing = self.method.scores_unseen, self._missing_text()
+            classes = [task.classes for task in self.stream.tasks]
+            self.host.emit(measured(task.index, classes, stages, self.history, unseen, missing))
 
     def _probe_zero_shot(self) -> list[StagePredictions]:
         probe = self.probe
@@ -444,19 +453,14 @@ class _Run:
             parts.append("classes with text")
         if self.probe is not None:
             parts.append(f"probe {self.probe.name}")
+        if self.experiment.validation.judge == "held_out":
+            parts.append("on validation")
         return ", ".join(parts)
 
     def _costs(self) -> dict[str, Any]:
-        embedding = self.embedding_seconds
-        seconds: dict[str, float] = {"embed": embedding} if embedding else {}
-        for notes in self.history:
-            for stage, spent in notes["seconds"].items():
-                seconds[stage] = seconds.get(stage, 0.0) + spent
         figures = [notes.get("figures", {}) for notes in self.history]
         return {
-            "state_mib": self.history[-1]["state_bytes"] / MIB,
-            "trainable_parameters": max(n["trainable_parameters"] for n in self.history),
-            "seconds": seconds,
+            **costs(self.history, self.embedding_seconds),
             **({"figures": figures} if any(figures) else {}),
         }
 

@@ -63,6 +63,16 @@ class TaskDone(Event):
 
 
 @dataclass(frozen=True)
+class TaskMeasured(Event):
+    """What the run would be worth if its stream ended after this task; told to those who ask."""
+
+    task: int
+    tasks: int
+    values: dict[str, float | None]
+    """Metrics in percent and costs, by name; null where undefined."""
+
+
+@dataclass(frozen=True)
 class RunDone(Event):
     """The run has its result."""
 

@@ -121,8 +121,9 @@ def label_space(run: Result) -> str:
     stream = dict(experiment.get("stream") or {})
     for seed in ("order_seed", "shot_seed"):
         stream.pop(seed, None)
+    judge = (experiment.get("validation") or {}).get("judge", "test")
     parts = [
-        stream,
+        stream if judge == "test" else {**stream, "judge": judge},
         experiment.get("backbone"),
         run.get("contents"),
         run.get("weights"),

@@ -69,12 +69,14 @@ def draw_shots(rows: Ints, class_id: int, shots: int | None, shot_seed: int) -> 
     return rows[np.sort(keep)]
 
 
-def hold_out(rows: Ints, class_id: int, fraction: float, val_seed: int) -> tuple[Ints, Ints]:
+def hold_out(
+    rows: Ints, class_id: int, fraction: float, val_seed: int, purpose: str = "validation"
+) -> tuple[Ints, Ints]:
     """(fit, held out) rows of a class: at least one is held out where two or more exist."""
     if len(rows) < 2:
         return rows, rows[:0]
     held = min(len(rows) - 1, max(1, round(fraction * len(rows))))
-    shuffled = rng(val_seed, "validation", class_id).permutation(len(rows))
+    shuffled = rng(val_seed, purpose, class_id).permutation(len(rows))
     return rows[np.sort(shuffled[held:])], rows[np.sort(shuffled[:held])]
 
 

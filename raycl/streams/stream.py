@@ -174,6 +174,8 @@ class _Cutter:
     def task(self, index: int, classes: list[int]) -> Task:
         drawn = [draw_shots(self.train[c], c, self.shots, self.seeds["shot"]) for c in classes]
         splits = [self._hold_out(c, rows) for c, rows in zip(classes, drawn, strict=True)]
+        if self.validation.judge == "held_out":
+            return self._judged_by_validation(index, classes, splits)
         fit = [fit for fit, _ in splits]
         table = self.source.train
         return Task(
@@ -183,6 +185,27 @@ class _Cutter:
             fit=self._samples(table, fit),
             held_out=self._samples(self.choosable, [held for _, held in splits]),
             test=self._samples(self.source.test, [self.test[c] for c in classes]),
+        )
+
+    def _judged_by_validation(
+        self, index: int, classes: list[int], splits: list[tuple[Ints, Ints]]
+    ) -> Task:
+        """The task with its held-out part for a test. What is left is split again, so that a
+        method's own choices are not made on what it is judged by."""
+        fraction, seed, table = self.validation.fraction, self.seeds["val"], self.source.train
+        left = [fit for fit, _ in splits]
+        inner = [
+            hold_out(rows, c, fraction, seed, "inner validation")
+            for c, rows in zip(classes, left, strict=True)
+        ]
+        fit = [fit for fit, _ in inner]
+        return Task(
+            index=index,
+            classes=tuple(classes),
+            train=self._samples(table, left if self.validation.refit else fit),
+            fit=self._samples(table, fit),
+            held_out=self._samples(table, [held for _, held in inner]),
+            test=self._samples(self.choosable, [held for _, held in splits]),
         )
 
     def _samples(self, table: Table, parts: list[Ints]) -> Samples:

@@ -1,0 +1,260 @@
+"""Whole sweeps with real runs: in this process, on Ray Tune, and killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import raycl
+from raycl import Execution
+from raycl.compute.ray_session import Session
+from raycl.compute.stopping import StopRequest
+from raycl.config.space import Space
+from raycl.config.space_files import experiment_of, space_of
+from raycl.engine.run import run
+from raycl.errors import ConfigError, StoppedError, WorkError
+from raycl.search.ledger import open_ledger
+from raycl.search.loggers import loggers_of
+from raycl.search.sweep import SweepOptions, sweep
+from raycl.store.store import Store
+from tests.engine.processes import Command, makers
+from tests.streams.made_sets import CLASSES, arrays, save_npz
+
+
+def test_a_space_may_be_written_in_python(tmp_path: Path) -> None:
+    written = Space(
+        name="mine",
+        base=real_space(tmp_path).base,
+        axes={"method.shrinkage": {"loguniform": [1e-3, 1.0]}},  # type: ignore[dict-item]
+        samples=1,
+    )
+    assert raycl.sweep(written, here(tmp_path), SweepOptions(test=False))["trials"] == 1
+    with pytest.raises(ConfigError, match="needs a name"):
+        raycl.sweep(written.model_copy(update={"name": None}), here(tmp_path))
+
+
+def real_space(folder: Path, **more: Any) -> Space:
+    data = folder / "set.npz"
+    if not data.exists():
+        save_npz(data, arrays(train=20, noise=1.0))
+    stream = {"kind": "embeddings", "paths": [str(data)], "tasks": 3}
+    tree = {
+        "base": {"method": {"kind": "slda"}, "stream": stream},
+        "axes": {"method.shrinkage": {"loguniform": [1e-3, 1.0]}},
+        "samples": 4,
+        **more,
+    }
+    return space_of(tree, "real")
+
+
+def here(folder: Path) -> Execution:
+    return Execution(store=str(folder / "store"))
+
+
+def reported(folder: Path, name: str = "real") -> list[Any]:
+    """What must be equal, however a sweep was driven: seconds aside."""
+    ledger = open_ledger(Store.open(str(folder)), name)
+    return [
+        (t.name, t.state, {d: {**v, "seconds": 0.0} for d, v in t.reports.items()})
+        for t in ledger.records.trials
+    ]
+
+
+def test_a_sweep_measures_what_its_runs_measure(tmp_path: Path) -> None:
+    space = real_space(tmp_path, seeds=[0, 1])
+    answer = sweep(space, here(tmp_path))
+    assert answer["states"] == {"complete": 8} and answer["task_steps"] == 24
+    best, ledger = answer["best"], open_ledger(Store.open(str(tmp_path / "store")), "real")
+    runs = [run(experiment_of(space, best["params"], seed), here(tmp_path)) for seed in (0, 1)]
+    assert not any(result.computed for result in runs), "its runs are runs like any other"
+    mean = sum(result.metrics["last_pooled"] for result in runs) / 2
+    assert best["values"]["last_pooled"] == pytest.approx(mean)
+    trial = ledger.records.samples[best["sample"]].trials[0]
+    stages = runs[0].metrics["stage_pooled"]
+    assert [trial.reports[done]["last_pooled"] for done in (1, 2, 3)] == stages
+    assert trial.last["forgetting"] == runs[0].metrics["forgetting"]
+    assert trial.last["state_mib"] == runs[0].values["state_mib"]
+    # The test data is looked at once, for the best.
+    tested = run(experiment_of(space, best["params"], 0, on_test=True), here(tmp_path))
+    assert not tested.computed
+    assert answer["test"]["0"]["metrics"]["last_pooled"] == tested.metrics["last_pooled"]
+    again = sweep(space, here(tmp_path))
+    assert again["best"] == best and again["computed"] == answer["computed"]
+
+
+def test_a_run_that_exists_is_reported_as_if_it_were_run(tmp_path: Path) -> None:
+    space = real_space(tmp_path, samples=1)
+    sweep(space, here(tmp_path))
+    first = reported(tmp_path / "store")
+    sweep(space, here(tmp_path), SweepOptions(new=True))
+    assert reported(tmp_path / "store", "real-2") == first
+    short = real_space(tmp_path, samples=1, tasks=2)
+    sweep(short.model_copy(update={"name": "short"}), here(tmp_path))
+    assert list(reported(tmp_path / "store", "short")[0][2]) == [1, 2]
+
+
+def test_more_tasks_continue_from_the_stored_states(tmp_path: Path) -> None:
+    answer = sweep(real_space(tmp_path, tasks=1), here(tmp_path), SweepOptions(test=False))
+    assert answer["task_steps"] == 4 and answer["computed"]["state"] == 4
+    more = SweepOptions(test=False, extend_tasks=3)
+    answer = sweep(real_space(tmp_path, tasks=1), here(tmp_path), more)
+    assert answer["task_steps"] == 12 and answer["computed"]["state"] == 12
+    with pytest.raises(ConfigError, match="cannot be taken back"):
+        sweep(real_space(tmp_path, tasks=1), here(tmp_path), SweepOptions(extend_tasks=2))
+
+
+def test_too_many_failures_are_an_error_that_names_them(tmp_path: Path) -> None:
+    axes = {"stream.tasks": {"choice": [3, 99]}}
+    space = real_space(tmp_path, axes=axes, samples=None, failures=0.4)
+    with pytest.raises(WorkError, match=r"(?s)1 trials failed, 50 %.*more tasks than classes"):
+        sweep(space, here(tmp_path))
+    answer = sweep(space.model_copy(update={"failures": 0.5}), here(tmp_path))
+    assert answer["states"] == {"complete": 1, "failed": 1}
+
+
+def test_two_sweeps_at_once_share_their_fits(tmp_path: Path) -> None:
+    stream = {"kind": "embeddings", "paths": [str(tmp_path / "set.npz")], "tasks": 3}
+    vae = {"kind": "vae", "epochs": 20, "hidden": 16, "latent": 4}
+    base = {"method": {"kind": "cgil", "generator": vae, "per_class": 16}, "stream": stream}
+    axes = {
+        "method.align.lr": {"choice": [1e-3, 1e-2]},
+        "method.align.epochs": {"constant": 2},
+        "method.generator.hidden": {"choice": [16, 32]},
+    }
+    spaces = [
+        real_space(tmp_path, base=base, axes=axes, samples=None, name=name, sampler_seed=seed)
+        for seed, name in enumerate(("one", "two"))
+    ]
+    with ThreadPoolExecutor(2) as threads:
+        ask = [threads.submit(sweep, s, here(tmp_path), SweepOptions(test=False)) for s in spaces]
+        answers = [one.result() for one in ask]
+    fits = sum(answer["computed"].get("generator", 0) for answer in answers)
+    assert fits == 2 * CLASSES, "each class once for each of the two generators"
+    assert [answer["states"] for answer in answers] == [{"complete": 4}] * 2
+    assert reported(tmp_path / "store", "one") == reported(tmp_path / "store", "two")
+
+
+def test_a_logger_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    for name, words in (("wandbb", "did you mean 'wandb'"), ("mlflow", "not installed")):
+        with pytest.raises(ConfigError, match=words):
+            loggers_of([name], "any")
+
+
+def test_a_stop_leaves_a_sweep_that_continues(tmp_path: Path) -> None:
+    stop = StopRequest()
+    stop.request("SIGTERM")
+    with pytest.raises(StoppedError, match="same command"):
+        sweep(real_space(tmp_path), here(tmp_path), stop=stop)
+    assert sweep(real_space(tmp_path), here(tmp_path))["states"] == {"complete": 4}
+
+
+@pytest.mark.ray
+def test_on_tune_the_sweep_is_the_same(tmp_path: Path, ray_session: Session) -> None:
+    """With one at a time bit for bit; with two, all trials come to their end."""
+    space = real_space(tmp_path, sampler={"kind": "tpe", "startup": 2}, samples=5, concurrent=1,
+                       scheduler={"kind": "task_rungs"})  # fmt: skip
+    on_tune = Execution(store=str(tmp_path / "tune"), pool="ray")
+    sweep(space, here(tmp_path))
+    answer = sweep(space, on_tune)
+    assert reported(tmp_path / "tune") == reported(tmp_path / "store")
+    assert answer["states"]["pruned"] >= 1
+    two = space.model_copy(update={"concurrent": 2, "name": "two", "samples": 3})
+    answer = sweep(two, on_tune, SweepOptions(test=False, loggers=("csv", "tensorboard")))
+    logs = tmp_path / "tune" / "logs" / "sweep-two"
+    assert "last_pooled" in next(logs.rglob("progress.csv")).read_text()
+    assert list(logs.rglob("events.out.*"))
+    assert sum(answer["states"].values()) == 3 and "open" not in answer["states"]
+
+
+def lasting(folder: Path) -> Space:
+    """Trials of some seconds, so that a kill finds them at work."""
+    stream = {"kind": "embeddings", "paths": [str(folder / "set.npz")], "tasks": 3}
+    base = {"method": {"kind": "joint", "align": {"batch": 8}}, "stream": stream}
+    axes = {"method.align.epochs": {"choice": [30, 40]}}
+    return real_space(folder, base=base, axes=axes, samples=None)
+
+
+def written(folder: Path, space: Space) -> str:
+    file = folder / "real.yaml"
+    file.write_text(json.dumps(space.model_dump(mode="json", by_alias=True)))
+    return str(file)
+
+
+def events(store: Path, kind: str) -> int:
+    found = (store / "journals").rglob("*.json")
+    return sum(path.read_text().count(f'"event": "{kind}"') for path in found)
+
+
+def test_a_killed_driver_loses_a_task_at_most(tmp_path: Path) -> None:
+    """By SIGKILL in the middle, and then the same sweep again."""
+    space, store = lasting(tmp_path), tmp_path / "killed"
+    words = ["sweep", written(tmp_path, space), "--pool", "local", "--store", str(store)]
+    with Command(*words, folder=tmp_path) as command:
+        command.until_seen(lambda: events(store, "reported") >= 2, "second report")
+        command.kill()
+        assert command.end()[0] == -signal.SIGKILL
+    told = events(store, "reported")
+    continued = sweep(space, Execution(store=str(store)))
+    whole = sweep(space, here(tmp_path))
+    assert 2 <= told < 6 == events(store, "reported"), "none is told twice"
+    assert reported(store) == reported(tmp_path / "store")
+    assert (continued["best"], continued["test"]) == (whole["best"], whole["test"])
+
+
+@pytest.mark.ray
+def test_a_killed_trial_goes_on_by_itself(tmp_path: Path, ray_session: Session) -> None:
+    space, store, killed = lasting(tmp_path), tmp_path / "victims", []
+
+    over = threading.Event()
+
+    def hunt() -> None:
+        while not over.wait(0.005):
+            victims = [p for p in makers(store, "state").values() if p != os.getpid()]
+            if victims:
+                os.kill(victims[0], signal.SIGKILL)
+                killed.append(victims[0])
+                return
+
+    hunter = threading.Thread(target=hunt)
+    hunter.start()
+    try:
+        answer = sweep(space, Execution(store=str(store), pool="ray"), SweepOptions(test=False))
+    finally:
+        over.set()
+        hunter.join()
+    assert killed and answer["states"] == {"complete": 2} and answer["task_steps"] == 6
+    assert events(store, "lost") == 1
+
+
+@pytest.mark.ordeal
+@pytest.mark.parametrize("concurrent", [1, 4])
+def test_twenty_kills_of_a_sweeps_driver(tmp_path: Path, concurrent: int) -> None:
+    """At random moments, on Ray; with one trial at a time the sweep is the undisturbed one."""
+    epochs = {"method.align.epochs": {"choice": list(range(100, 260, 10))}}
+    space = lasting(tmp_path).model_copy(
+        update={"axes": space_of({"base": {}, "axes": epochs}, "x").axes, "concurrent": concurrent}
+    )
+    store, moments, unfinished = tmp_path / "killed", random.Random(0), 0
+    words = ["sweep", written(tmp_path, space), "--store", str(store), "--no-test", "--json"]
+    for _ in range(20):
+        with Command(*words, folder=tmp_path) as command:
+            time.sleep(moments.uniform(6.0, 25.0))
+            command.kill()
+            unfinished += command.end()[0] != 0
+    assert unfinished >= 3, "the kills came after the work"
+    answer = Command(*words, folder=tmp_path).result(600)
+    assert answer["states"] == {"complete": 16}
+    assert answer["task_steps"] == 48 == events(store, "reported")
+    assert events(store, "finished") == 16
+    if concurrent == 1:
+        whole = sweep(space, here(tmp_path), SweepOptions(test=False))
+        assert reported(store) == reported(tmp_path / "store") and answer["best"] == whole["best"]
