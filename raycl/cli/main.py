@@ -21,6 +21,8 @@ COMMANDS = {
     "run": "Run one method on one stream; the same command again continues or answers.",
     "embed": "Embed the images of a stream, once; runs find them in the store.",
     "fit": "Fit a generator to each class of a set of vectors, in parallel, once.",
+    "submit": "Send a command to a cluster: Ray, KubeRay, Slurm, AWS, GCP, your own hosts.",
+    "jobs": "What was sent to a cluster: list, status, logs, stop, wait.",
     "compare": "Compare two runs, paired on their stored predictions.",
     "report": "Leaderboard and figures of finished runs: page, pictures, tables.",
     "diagnose": "What may be wrong with a run, from its stored predictions.",
