@@ -89,7 +89,9 @@ def _show(found: Iterable[Job], as_json: bool) -> None:
         for job in found:
             click.echo(json.dumps(job.as_json()))
         return
-    table = Table("job", "state", "code", "started", "detail", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("job", "state", "code", "started", "detail"):
+        table.add_column(name, no_wrap=name != "detail")
     for job in found:
         code = "–" if job.code is None else str(job.code)
         table.add_row(job.id, job.state, code, job.started[:19], Text(job.detail))

@@ -23,6 +23,7 @@ COMMANDS = {
     "fit": "Fit a generator to each class of a set of vectors, in parallel, once.",
     "submit": "Send a command to a cluster: Ray, KubeRay, Slurm, AWS, GCP, your own hosts.",
     "jobs": "What was sent to a cluster: list, status, logs, stop, wait.",
+    "cluster": "Clusters that stay: up, tunnel, down, status.",
     "compare": "Compare two runs, paired on their stored predictions.",
     "report": "Leaderboard and figures of finished runs: page, pictures, tables.",
     "diagnose": "What may be wrong with a run, from its stored predictions.",

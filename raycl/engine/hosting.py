@@ -18,6 +18,7 @@ from raycl.config.backbones import Backbone
 from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
 from raycl.config.places import expanded
+from raycl.engine.nodes import check_store_from_others
 from raycl.errors import ConfigError, InterruptedByUser, StoppedError
 from raycl.observe.events import Observer
 from raycl.streams.content import with_absolute_paths as absolute_stream
@@ -49,6 +50,9 @@ def _hosted(
     learner = execution.learner
     cpus = math.ceil(execution.workers * execution.worker.cpus + learner.cpus)
     with connect(execution.address, num_cpus=cpus) as session:
+        if execution.address:
+            # A folder that only some nodes see would cost hours before it fails.
+            check_store_from_others(absolute_store(execution.store))
         return host(
             target,
             job,

@@ -58,6 +58,8 @@ def _executed(command: Command, profile: Profile) -> str:
 def arguments(command: Command, profile: Profile) -> list[str]:
     """The command's arguments, with those of the profile that the user did not give."""
     given = {path for path, _ in leaves(command.asked.get("execution", {}))}
+    if command.asked.get("execution", {}).get("pool") == "local":
+        return list(command.args)  # in the one process that the cluster starts for it
     added: list[str] = []
     for path, value in _settings(profile).items():
         if path in given:

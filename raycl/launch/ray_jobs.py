@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import tempfile
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import aiohttp
 import ray.job_submission as untyped_jobs
 import requests
 from ray.exceptions import AuthenticationError
@@ -39,6 +41,11 @@ _STATES: dict[str, State] = {
     "FAILED": "failed",
     "STOPPED": "stopped",
 }
+_TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
 T = TypeVar("T")
 
 jobs_api: Any = untyped_jobs
@@ -56,6 +63,9 @@ class RayJobs:
         self._client = self._asked(
             lambda: jobs_api.JobSubmissionClient(profile.address, headers=headers)
         )
+        # Ray tells of each package and socket on stderr, which is the user's.
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.ERROR)
 
     def ray_version(self) -> str:
         """The version of Ray that the cluster runs."""
@@ -138,7 +148,7 @@ class RayJobs:
                 got=given,
                 do="name its file: token_file in the profile, or RAY_AUTH_TOKEN_PATH",
             ) from error
-        except (requests.RequestException, ConnectionError, OSError) as error:
+        except (requests.RequestException, aiohttp.ClientError, OSError) as error:
             raise ClusterError(
                 f"the Jobs API at {self._address} does not answer: {error}"
             ) from error
