@@ -45,6 +45,7 @@ class NodeReport:
     ray: str = ""
     raycl: str = ""
     shm_gib: float = 0.0
+    answered: bool = True
     problems: list[str] = field(default_factory=list)
 
 
@@ -100,7 +101,7 @@ def look_from_all(
     return [
         NodeReport(
             a.node, a.cpus, a.gpus, a.grows,
-            **(a.value if a.error is None else {"problems": [a.error]}),
+            **(a.value if a.error is None else {"answered": False, "problems": [a.error]}),
         )
         for a in answers
     ]  # fmt: skip
@@ -109,7 +110,9 @@ def look_from_all(
 def check_store_from_others(store: str) -> None:
     """An error unless every other node of the cluster sees the very same store."""
     reports = look_from_all(store, others_only=True)
-    bad = [f"{report.node} {problem}" for report in reports for problem in report.problems]
+    # A node that died meanwhile is no reason to refuse the others.
+    heard = [report for report in reports if report.answered]
+    bad = [f"{report.node} {problem}" for report in heard for problem in report.problems]
     if bad:
         more = f", and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise StoreError(

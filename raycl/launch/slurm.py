@@ -21,6 +21,8 @@ from raycl.launch.reach import store_of
 BATCH = "job.sbatch"
 LOG = "log.txt"
 EXIT = "exit"
+ASKS = "USR1"
+"""The signal that asks the batch shell to have the command save."""
 STOP = "stop"
 """A file that says: stopped on request, so not to be queued again."""
 _BODY = r"""
@@ -46,7 +48,9 @@ srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --kill-on-bad-exit=0
   $shares -- bash run.sh &
 step=$!
 # At the time limit this shell alone is told: it tells the command, which runs on this node.
-trap '[ -s "$RAYCL_STARTED" ] && kill -TERM "$(cat "$RAYCL_STARTED")" || kill -TERM "$step"' TERM
+# At a preemption Slurm itself tells every process, and a second time would be once too often.
+trap '[ -s "$RAYCL_STARTED" ] && kill -TERM "$(cat "$RAYCL_STARTED")" || kill -TERM "$step"' USR1
+trap : TERM
 code=0
 wait "$step" || code=$?
 while kill -0 "$step" 2> /dev/null; do code=0; wait "$step" || code=$?; done
@@ -117,7 +121,7 @@ def _directives(profile: SlurmProfile, job: str, folder: str) -> list[str]:
         "time": round(profile.hours * 60),
         "output": f"{folder}/{LOG}",
         "open-mode": "append",
-        "signal": f"B:TERM@{profile.warn_seconds}",
+        "signal": f"B:{ASKS}@{profile.warn_seconds}",
         "partition": profile.partition,
         "account": profile.account,
         "qos": profile.qos,

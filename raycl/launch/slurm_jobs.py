@@ -17,7 +17,7 @@ from raycl.errors import ClusterError, RayclError
 from raycl.launch.jobs import AlreadySent, Job, State, is_ours, picked
 from raycl.launch.plan import Plan
 from raycl.launch.runner import Runner
-from raycl.launch.slurm import EXIT, LOG, STOP
+from raycl.launch.slurm import ASKS, EXIT, LOG, STOP
 
 NUMBER = "slurm-job"
 POLL_SECONDS = 2.0
@@ -92,7 +92,7 @@ class SlurmJobs:
             raise ClusterError("Slurm gave this job no number", got=id)
         # The batch shell passes it on, so that the run saves; the rest ends with it.
         (self._folder / id / STOP).touch()
-        self._run(["scancel", "--signal=TERM", "--batch", number])
+        self._run(["scancel", f"--signal={ASKS}", "--batch", number])
 
 
 def _job(folder: Path, queue: dict[str, tuple[str, str]]) -> Job:

@@ -163,7 +163,8 @@ class FakeSlurm:
                 live = [n for n, p in self.processes.items() if p.poll() is None]
                 return "".join(f"{n}|RUNNING|here\n" for n in live)
             case "scancel":
-                self.processes[argv[-1]].send_signal(signal.SIGTERM)
+                assert argv[1:3] == ["--signal=USR1", "--batch"]
+                self.processes[argv[-1]].send_signal(signal.SIGUSR1)
         return ""
 
     def wait(self) -> list[int]:
@@ -238,7 +239,7 @@ def test_a_ray_that_does_not_start_is_no_success(slurm: FakeSlurm, tmp_path: Pat
     assert "Ray did not start" in "".join(sender_of(profile, slurm.run).log(id, follow=False))
 
 
-@pytest.mark.parametrize("asked", ["time limit", "stop"])
+@pytest.mark.parametrize("asked", ["time limit", "preemption", "stop"])
 def test_a_job_told_to_save_is_queued_again_unless_it_was_stopped(
     slurm: FakeSlurm, tmp_path: Path, asked: str
 ) -> None:
@@ -254,11 +255,13 @@ def test_a_job_told_to_save_is_queued_again_unless_it_was_stopped(
     assert token.stat().st_mode & 0o777 == 0o600 and len(token.read_text()) == 64
     if asked == "stop":
         sender_of(profile, slurm.run).stop(id)
-    else:
-        slurm.processes["100"].send_signal(signal.SIGTERM)
+    elif asked == "time limit":
+        slurm.processes["100"].send_signal(signal.SIGUSR1)
+    else:  # every process is told, each once
+        os.killpg(slurm.processes["100"].pid, signal.SIGTERM)
     assert slurm.wait() == [75]
-    assert "saved" in (folder / "log.txt").read_text()
-    assert (folder / "requeued").exists() == (asked == "time limit")
+    assert (folder / "log.txt").read_text().count("saved") == 1
+    assert (folder / "requeued").exists() == (asked != "stop")
     assert (folder / "exit").exists() == (asked == "stop")
     if asked == "stop":
         assert sender_of(profile, slurm.run).job(id).exit_code == 75

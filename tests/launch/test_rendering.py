@@ -331,3 +331,14 @@ def test_secrets_are_fetched_where_the_command_runs(tmp_path: Path) -> None:
     assert run({"OTHER": "x y"}).stdout == "s3cr3t|x y"
     missing = run({})
     assert missing.returncode != 0 and "no such variable" in missing.stderr
+
+
+def test_the_image_is_made_of_files_that_exist() -> None:
+    root = Path(__file__).resolve().parents[2]
+    copied = [
+        name
+        for line in (root / "Dockerfile").read_text().splitlines()
+        if line.startswith("COPY")
+        for name in line.split()[1:-1]
+    ]
+    assert "pyproject.toml" in copied and all((root / name).exists() for name in copied)
