@@ -85,6 +85,14 @@ except SystemExit as end:
     assert not end.code, end.code
 """
 
+DRY_RUN = """
+from raycl.cli.main import code_of
+
+command = "run slda --stream digits --seed 3".split()
+for name in ("slurm", "kuberay", "ray"):
+    assert code_of(["submit", "--cluster", name, "--dry-run", "--", *command]) == 0
+"""
+
 TELL = """
 import atexit, json, sys
 
@@ -106,8 +114,8 @@ def imported_by(script: str, folder: Path) -> tuple[str, set[str]]:
 
 @pytest.mark.parametrize(
     "script",
-    [IMPORT, LOAD, KEY, CONTENT, RUN_KEY, IMAGES_KEY, HELP],
-    ids=["import", "load", "key", "content", "run key", "images' key", "help"],
+    [IMPORT, LOAD, KEY, CONTENT, RUN_KEY, IMAGES_KEY, HELP, DRY_RUN],
+    ids=["import", "load", "key", "content", "run key", "images' key", "help", "submit --dry-run"],
 )
 def test_nothing_heavy_is_imported(script: str, tmp_path: Path) -> None:
     _, imported = imported_by(script, tmp_path)

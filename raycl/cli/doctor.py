@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,11 +39,59 @@ class Check:
 @click.option("--store", help="The store to try [RAYCL_STORE, else raycl-store].")
 @click.option("--address", help="A Ray cluster to reach, host:port; else one is started here.")
 @click.option("--ray/--no-ray", default=True, help="Whether to try Ray, some 5 seconds.")
-def doctor(store: str | None, address: str | None, ray: bool) -> int:
+@click.option("--cluster", metavar="NAME|FILE", help="What would fail there, before it is sent.")
+@click.option("--nodes", is_flag=True, help="Ask each node of the cluster at --address.")
+@click.option("--mount", "mounts", multiple=True, help="With --nodes: a folder each must have.")
+@click.option("--json", "as_json", is_flag=True, help="With --nodes: one JSON object on stdout.")
+def doctor(
+    store: str | None,
+    address: str | None,
+    ray: bool,
+    cluster: str | None,
+    nodes: bool,
+    mounts: tuple[str, ...],
+    as_json: bool,
+) -> int:
     """Check versions, Ray, GPU, shared memory and the store; say what to do."""
+    if nodes:
+        return _nodes(store or default_store(), address, mounts, as_json)
+    checks = _there(cluster) if cluster else _checks(store or default_store(), address, ray)
+    return _shown(checks)
+
+
+def _there(name: str) -> Iterator[Check]:
+    """What would fail on a cluster."""
+    from raycl.launch.preflight import findings
+    from raycl.launch.profiles import read_profile
+
+    profile = read_profile(name)
+    if profile.kind == "local":
+        yield from _checks(profile.execution.store, None, profile.execution.pool == "ray")
+        return
+    for finding in findings(profile, profile.execution.store):
+        yield Check(finding.name, finding.ok, finding.found, finding.do)
+
+
+def _nodes(store: str, address: str | None, mounts: tuple[str, ...], as_json: bool) -> int:
+    """What each node sees of the store and of mounts; an exit code."""
+    from raycl.compute.ray_session import connect
+    from raycl.engine.nodes import as_rows, look_from_all
+
+    with connect(address, num_cpus=1):
+        reports = look_from_all(store, mounts)
+    if as_json:
+        click.echo(json.dumps({"nodes": as_rows(reports)}))
+        return 0
+    return _shown(
+        Check(r.node, not r.problems, "; ".join(r.problems) or f"Python {r.python}, Ray {r.ray}")
+        for r in reports
+    )
+
+
+def _shown(checks: Iterable[Check]) -> int:
     console = Console()
     broken = 0
-    for check in _checks(store or default_store(), address, ray):
+    for check in checks:
         mark = "[green]ok  [/]" if check.ok else "[red]FAIL[/]"
         console.print(f"{mark} {check.name:<14}", end="", highlight=False)
         console.print(check.found, markup=False, highlight=False)

@@ -10,6 +10,7 @@ import click
 from raycl import shipped
 from raycl.cli.options import add_place, flags_of_place, skipping_corrupt
 from raycl.cli.show import show_result
+from raycl.config.clusters import execution_part
 from raycl.config.loading import Config, load, merge, parse_setting, read_file
 from raycl.config.methods import parse_method
 from raycl.config.streams import FolderStream, parse_probe, parse_stream
@@ -79,7 +80,7 @@ def config_of(
     **place: Any,
 ) -> Config:
     """The checked config: files first, then flags, then --set."""
-    files = [read_file(shipped.find(name, "clusters")) for name in configs]
+    files = [execution_part(read_file(shipped.find(name, "clusters"))) for name in configs]
     flags: dict[str, Any] = {}
     if method is not None:
         flags["method"] = parse_method(method)

@@ -22,6 +22,7 @@ from raycl.config.experiment import Experiment
 from raycl.config.methods import MethodSpec
 from raycl.config.places import expanded
 from raycl.config.synthesis import TINY_SD
+from raycl.engine.nodes import check_store_from_others
 from raycl.errors import ConfigError, InterruptedByUser, StoppedError
 from raycl.observe.events import Observer
 from raycl.streams.content import with_absolute_paths as absolute_stream
@@ -53,6 +54,9 @@ def _hosted(
     learner = execution.learner
     cpus = math.ceil(execution.workers * execution.worker.cpus + learner.cpus)
     with connect(execution.address, num_cpus=cpus) as session:
+        if execution.address:
+            # A folder that only some nodes see would cost hours before it fails.
+            check_store_from_others(absolute_store(execution.store))
         return host(
             target,
             job,

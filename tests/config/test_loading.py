@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from raycl import shipped
+from raycl.config.clusters import execution_part
 from raycl.config.grid import Grid
 from raycl.config.loading import Config, check, load, merge, parse_setting, read_file
 from raycl.config.methods import parse_method
@@ -170,7 +171,7 @@ def test_every_shipped_file_is_valid() -> None:
         assert list(check(Grid, grid).experiments()), grid
     for name in shipped.names("clusters"):
         tree = read_file(shipped.find(name, "clusters"))
-        assert load([BASE, tree]).execution
+        assert load([BASE, execution_part(tree)]).execution
 
 
 def test_an_unknown_shipped_name_lists_those_there_are() -> None:
