@@ -50,7 +50,8 @@ def bare_loop(spec: Synthesis) -> Callable[[Sequence[Prompt]], Any]:
     """What a user of diffusers writes: the pipeline, its solver, and batches of prompts."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-    pipe = StableDiffusionPipeline.from_pretrained(model_files(spec).folder)
+    folder = model_files(spec).folder
+    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
 
