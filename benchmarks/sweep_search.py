@@ -8,8 +8,8 @@ stopped early among few never comes back.
 Every side tries one trial at a time, on the same stream and class order, judged by the validation
 split. A side has its value once a trial that learnt all tasks is at least as good as the best of
 random search. Each side may learn as many tasks as random search did, so the one that stops trials
-early tries more of them; one that never has the value by then counts as more than all. The samplers'
-seeds are the repeats.
+early tries more of them; one that never has the value by then counts as more than all. The seeds of
+the samplers are the repeats.
 """
 
 from __future__ import annotations
