@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"torch", "ray", "pyarrow", "sklearn", "pandas", "PIL", "open_clip", "matplotlib"}
+HEAVY = {
+    "torch", "ray", "pyarrow", "sklearn", "pandas", "PIL", "open_clip", "matplotlib",
+    "diffusers", "transformers",
+}  # fmt: skip
 
 IMPORT = "import raycl"
 
@@ -61,6 +64,17 @@ assert len(RunIdentity.of(experiment).weights) == 3
 assert EmbeddingIdentity.of(experiment.stream, experiment.backbone).features.kind == "features"
 """
 
+IMAGES_KEY = """
+from pathlib import Path
+from raycl.engine.synthesis import synthesis_of
+from raycl.synthesis.identity import chunks_of
+from raycl.synthesis.prompts import read_prompts
+
+Path("p.csv").write_text("prompt,seed\\na seven,1\\n")
+(chunk,) = chunks_of(read_prompts(Path("p.csv")).prompts, synthesis_of("tiny-sd", "turbo"))
+assert chunk.artefact.key.startswith("images/a-seven/")
+"""
+
 HELP = """
 import runpy
 
@@ -92,8 +106,8 @@ def imported_by(script: str, folder: Path) -> tuple[str, set[str]]:
 
 @pytest.mark.parametrize(
     "script",
-    [IMPORT, LOAD, KEY, CONTENT, RUN_KEY, HELP],
-    ids=["import", "load", "key", "content", "run key", "help"],
+    [IMPORT, LOAD, KEY, CONTENT, RUN_KEY, IMAGES_KEY, HELP],
+    ids=["import", "load", "key", "content", "run key", "images' key", "help"],
 )
 def test_nothing_heavy_is_imported(script: str, tmp_path: Path) -> None:
     _, imported = imported_by(script, tmp_path)

@@ -29,7 +29,7 @@ class Synthesis(Spec):
     """`tiny-sd`, which ships with raycl; a folder as diffusers saves it; or ORG/REPO on the hub.
     In no key: the digests of its files stand there for it."""
     steps: int = Field(12, ge=1, le=1000)
-    guidance: float = Field(3.0, ge=0)
+    guidance: float = Field(7.5, ge=0)
     """Above 1, each step asks twice: with the prompt, and with the negative one."""
     scheduler: Solver = "dpm++2m"
     height: int | None = Field(None, ge=8)
@@ -72,6 +72,6 @@ def preset(name: str, model: str = TINY_SD) -> dict[str, Any]:
             own = {"steps": 6} if tiny else {"steps": 4, "guidance": 0.0, "scheduler": "euler"}
         case _:
             raise ConfigError("no such preset", got=name, do="presets are faithful, fast and turbo")
-    # Large models are published for half precision, guidance 7.5 and passes of few images.
-    general = {} if tiny else {"guidance": 7.5, "chunk": 8}
+    # Large models take more memory for an image.
+    general = {} if tiny else {"chunk": 8}
     return {"model": model, **general, **own}
