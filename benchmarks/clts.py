@@ -57,7 +57,7 @@ def rows(model: str, quick: bool) -> dict[str, MethodSpec]:
         "naive router": clts(router={"kind": "naive"}),
         "clts": clts(),
         "without shift, as published": clts(shift="none"),
-        "shift of each class": clts(shift="class"),
+        "shift of each task": clts(shift="task"),
         "soft routing": clts(routing="soft"),
         "ncm router": clts(router={"kind": "ncm"}),
         "energy router": clts(router={"kind": "energy"}),

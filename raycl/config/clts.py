@@ -90,10 +90,10 @@ class CLTS(Spec):
     resize: bool = True
     """Synthetic images are brought down to the resolution of their class's own, so that no
     router can go by their sharpness."""
-    shift: Literal["task", "class", "none"] = "task"
-    """What synthetic vectors are moved by: the difference of real and synthetic means over a
-    task's classes, or of each class by itself, taken when the task is learnt and kept: one
-    vector. `none`, as published, leaves them where the generator's style puts them."""
+    shift: Literal["class", "task", "none"] = "class"
+    """What synthetic vectors are moved by: the difference of real and synthetic means, of each
+    class or over a task's classes, taken when the task is learnt and kept, a vector each.
+    `none`, as published, leaves them where the generator's style puts them."""
     router: RouterSpec = TrainedRouter()
     heads: Heads = Heads()
     routing: Literal["hard", "soft"] = "hard"

@@ -3,7 +3,7 @@
     head(t)       linear classes of task t, on its real vectors, then frozen
     caption(t)    m images of each class → captions with seeds: what is kept of them
     synthesise(t) captions → images, at the class's own resolution → vectors (a cache),
-                  moved by the mean difference of the task's real vectors and drawn ones
+                  moved by the mean difference of real vectors and drawn ones
     router(≤ t)   from scratch on the synthetic vectors of all tasks, the newest one's too
     inference     t̂ = argmax router; ŷ = argmax head t̂
 

@@ -30,6 +30,8 @@ NEVER = (2.0, 10.0)
 MACRO_GAP = (2.0, 5.0)
 PAIR = (30.0, 50.0)
 PROBE_LOSS = (1.0, 5.0)
+ROUTING = (10.0, 25.0)
+TO_NEWEST = (10.0, 25.0)
 """From the first on to be watched, from the second on bad."""
 
 LISTED = 8
@@ -95,6 +97,8 @@ def diagnose(
         _imbalance(run, last),
         *(() if last is None else (_never(run, last), _pairs(run, last))),
         _probe(run),
+        _routing(run),
+        _to_newest(run),
     ):
         for one in part if isinstance(part, list) else [part]:
             if isinstance(one, Finding):
@@ -342,6 +346,54 @@ def _probe(run: Mapping[str, Any]) -> _Part:
         _verdict(-change, PROBE_LOSS),
         "Zero-shot accuracy on data that is never trained, before any task minus at the end.",
     )
+
+
+def _routing(run: Mapping[str, Any]) -> _Part:
+    """Of methods that send each input to the head of one task."""
+    figures = _last_figures(run)
+    oracle, hard = figures.get("accuracy_oracle"), figures.get("accuracy_hard")
+    if oracle is None or hard is None:
+        return None
+    return Finding(
+        "routing_loss",
+        "loss to routing",
+        oracle - hard,
+        "points",
+        _limits(ROUTING, "points"),
+        _verdict(oracle - hard, ROUTING),
+        "Accuracy if every test were sent to the head of its own task, minus the accuracy.",
+        [f"task {t + 1}: {share:.0f} % routed right" for t, share in _routed(figures)],
+    )
+
+
+def _to_newest(run: Mapping[str, Any]) -> _Part:
+    """The sign of a router that tells real images from drawn ones."""
+    figures = _last_figures(run)
+    sent, fair = figures.get("old_to_newest"), figures.get("fair_to_newest")
+    if sent is None or fair is None:
+        return None
+    return Finding(
+        "old_to_newest",
+        "older tasks sent to the newest",
+        sent - fair,
+        "points",
+        _limits(TO_NEWEST, "points"),
+        _verdict(sent - fair, TO_NEWEST),
+        f"Of the tests of older tasks {sent:.1f} % were routed to the newest task; if all that "
+        f"goes wrong went everywhere alike, it would be {fair:.1f} %.",
+    )
+
+
+def _last_figures(run: Mapping[str, Any]) -> Mapping[str, Any]:
+    of_tasks: list[Mapping[str, Any]] = run.get("figures") or [{}]
+    return of_tasks[-1]
+
+
+def _routed(figures: Mapping[str, Any]) -> list[tuple[int, float]]:
+    """Each task's share that was routed right, the worst first."""
+    shares = [(t, figures.get(f"task_{t + 1}.routed")) for t in range(len(figures))]
+    known = [(t, share) for t, share in shares if share is not None]
+    return sorted(known, key=lambda pair: pair[1])[:LISTED]
 
 
 def _metric(run: Mapping[str, Any], name: str) -> tuple[float | None, str]:

@@ -52,7 +52,7 @@ TINY = {**SHORT, "heads": Heads(**FEW), "router": TrainedRouter(hidden=16, **FEW
 VARIANTS = [
     CLTS(**TINY),
     CLTS(**{**TINY, "replay": "real"}, routing="soft"),
-    CLTS(**{**TINY, "replay": "mixed"}, unseen="gate", shift="class"),
+    CLTS(**{**TINY, "replay": "mixed"}, unseen="gate", shift="task"),
     CLTS(**{**TINY, "router": NaiveRouter(hidden=16, **FEW)}),
     CLTS(**{**TINY, "router": NCMRouter()}, shift="none"),
     CLTS(**{**TINY, "router": EnergyRouter()}),
@@ -304,7 +304,7 @@ def test_state_holds_captions_and_no_synthetic_image(
     assert texts.decode().split("\n").count("a class 3") == 6
     memory = sum(t.nbytes for name, t in state.items() if name.startswith("memory."))
     assert figures["caption_bytes"] == 6 * 6 * (len("a class 0") + 8 + 4)
-    overhead = 6 * 12 + 3 * (8 + 16 * 4) + len(texts)
+    overhead = 6 * 12 + 3 * 8 + 6 * 16 * 4 + len(texts)
     assert memory <= figures["caption_bytes"] + overhead, "nothing else is in it"
     assert figures["captioned_image_bytes"] == 6 * 6 * 16 * 3
     assert figures["head_bytes"] == 6 * (16 + 1) * 4 + 6

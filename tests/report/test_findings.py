@@ -165,6 +165,18 @@ def test_the_probe_is_judged_where_there_is_one():
     assert finding.figure == 6.0 and finding.verdict == "bad"
 
 
+def test_routing_is_judged_where_a_method_routes():
+    run, stages = run_of(RIGHT, RIGHT, RIGHT)
+    assert not {"routing_loss", "old_to_newest"} & set(by_name(diagnose(run, stages)))
+    routed = {"accuracy_oracle": 95.0, "accuracy_hard": 80.0, "old_to_newest": 60.0}
+    routed |= {"fair_to_newest": 5.0, "task_1.routed": 40.0, "task_2.routed": 99.0}
+    run["figures"] = [{}, routed]
+    found = by_name(diagnose(run, stages))
+    assert found["routing_loss"].figure == 15 and found["routing_loss"].verdict == "watch"
+    assert found["routing_loss"].details[0] == "task 1: 40 % routed right"
+    assert found["old_to_newest"].figure == 55 and found["old_to_newest"].verdict == "bad"
+
+
 def test_it_is_plain_data_and_a_page_that_escapes_names():
     diagnosis = diagnose(*run_of(RIGHT, RIGHT, [1] * 6 + [2] * 5 + RIGHT[11:]))
     assert json.loads(json.dumps(diagnosis.as_json()))["findings"]
