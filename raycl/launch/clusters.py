@@ -104,7 +104,8 @@ def status_of(profile: Profile) -> ClusterPlan:
             return ClusterPlan((cluster, (*kubectl(profile), *pods)))
         case LauncherProfile():
             return ClusterPlan(
-                (("ray", "exec", FILE, "ray status"),), {FILE: launcher_file(profile)}
+                (("ray", "exec", FILE, "RAY_AUTH_MODE=token ray status"),),
+                {FILE: launcher_file(profile)},
             )
         case _:
             raise _does_not_stay(profile)

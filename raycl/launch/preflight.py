@@ -87,7 +87,8 @@ def _programs_answer(run: Runner | None, programs: list[list[str]]) -> list[Find
     for argv in programs:
         shown = " ".join(argv)
         try:
-            out.append(Finding(argv[0], True, f"{shown}: {run(argv).strip().splitlines()[:1]}"))
+            said = run(argv).strip().splitlines() or ["nothing"]
+            out.append(Finding(argv[0], True, f"{shown}: {said[0]}"))
         except RayclError as error:
             out.append(Finding(argv[0], False, error.what, error.do or ""))
     return out

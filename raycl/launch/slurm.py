@@ -35,6 +35,8 @@ rm -f "$RAYCL_STARTED" exit
 
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(getent ahostsv4 "$first" | awk '$1 !~ /^127\./ { print $1; exit }')
+# Where no name service knows it, as Slurm itself reaches it.
+[ -n "$address" ] || address=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
 port=$((20000 + SLURM_JOB_ID % 600 * 20))
 export RAYCL_ADDRESS="${address:-$first}:$port"
 # Slurm signals every process of a step; only the command is to act on it.
