@@ -23,6 +23,8 @@ from raycl.errors import ConfigError
 REQUIREMENTS = "requirements.txt"
 LARGEST_FILE = 512 * 1024
 _PLACE = ("store", "pool", "address", "workers")
+_SPACES = (".yaml", ".yml", ".json")
+"""A space without one of these is a shipped one, which the nodes have too."""
 _PATHS = ("--out", "--html", "--latex", "--prompts", "--images", "--captions")
 """Options whose value is a path of data or of an answer."""
 
@@ -124,7 +126,7 @@ class _Gathering:
                 return self._method(value)
             case "embed":
                 self.flags["stream"] = parse_stream(value)
-            case "sweep" if not shipped.is_bare(value):
+            case "sweep" if Path(value).suffix in _SPACES:
                 return self._travels(_existing(value))
         return value
 

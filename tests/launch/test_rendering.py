@@ -15,6 +15,7 @@ import yaml
 
 from raycl.config.clusters import KubeRayProfile, profile_of
 from raycl.errors import ConfigError
+from raycl.launch.command import gather
 from raycl.launch.kuberay import dumped, ray_cluster
 from raycl.launch.launcher import launcher_file
 from raycl.launch.profiles import read_profile
@@ -342,3 +343,13 @@ def test_the_image_is_made_of_files_that_exist() -> None:
         for name in line.split()[1:-1]
     ]
     assert "pyproject.toml" in copied and all((root / name).exists() for name in copied)
+
+
+def test_a_search_space_travels_and_a_shipped_one_need_not(tmp_path: Path) -> None:
+    space = tmp_path / "s.yaml"
+    space.write_text("method: slda\n")
+    moved = gather(("sweep", str(space), "--samples", "3"), {"--samples": True})
+    assert moved.args == ("sweep", "files/0/s.yaml", "--samples", "3")
+    assert moved.files == {"files/0/s.yaml": "method: slda\n"}
+    shipped = gather(("sweep", "--samples", "3", "paper/cgil"), {"--samples": True})
+    assert shipped.args[-1] == "paper/cgil" and not shipped.files
