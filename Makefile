@@ -3,6 +3,7 @@
 #   make test PYTHON=python3.12        the interpreter that makes a new environment
 #   make test VENV="$VIRTUAL_ENV"      an environment of your own
 #   make test ARGS="-k store -x"       further arguments of the command
+#   make test JOBS=0                   in one process, a file after the other
 #   make test CONSTRAINTS=             without the pinned versions
 
 .DEFAULT_GOAL := help
@@ -12,6 +13,7 @@ VENV        ?= .venv
 PYTHON      ?=
 CONSTRAINTS ?= constraints.txt
 ARGS        ?=
+JOBS        ?= 2
 
 BIN         := $(VENV)/bin
 CANDIDATES  := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
@@ -30,7 +32,7 @@ demo: $(READY_RUN)  ## the whole story offline on this machine, ends with a lead
 	@$(BIN)/raycl demo $(ARGS)
 
 test: $(READY_DEV)  ## every test but the long fault injection
-	@$(ONE_THREAD) $(BIN)/python -m pytest -m "not ordeal" $(ARGS)
+	@$(ONE_THREAD) $(BIN)/python -m pytest -m "not ordeal" -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(READY_DEV)  ## lint, format and strict types
 	@$(BIN)/ruff check .

@@ -62,7 +62,7 @@ def rows(model: str, quick: bool) -> dict[str, MethodSpec]:
         "ncm router": clts(router={"kind": "ncm"}),
         "energy router": clts(router={"kind": "energy"}),
         "joint classifier": clts(classifier="joint"),
-        "raw caption": clts(prompt="{caption}"),
+        "raw caption": clts(template="{caption}"),
         "all attributes said": clts(captions=Captioning(captioner=every)),
         "half real images": clts(replay="mixed"),
         "real images": clts(replay="real"),

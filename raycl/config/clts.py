@@ -82,7 +82,7 @@ class CLTS(Spec):
     """Of the images, where replay is mixed."""
     captions: Captioning = Captioning(captioner=AttributesCaptioner(slots=("ink", "ground")))
     """Of the phrase bank, by default, what tiny-SD has words for: colours."""
-    prompt: str = "a photo of a {class}, {caption}"
+    template: str = "a photo of a {class}, {caption}"
     """What is drawn of a caption; `{caption}` alone is an ablation."""
     images_per_caption: int | None = Field(None, ge=1)
     """Null: 1 of 50 captions or more, else as many as give a class a hundred images."""
@@ -103,13 +103,13 @@ class CLTS(Spec):
     has neither router nor heads."""
     unseen: Literal["none", "gate"] = "none"
 
-    @field_validator("prompt")
+    @field_validator("template")
     @classmethod
-    def _says_something(cls, prompt: str) -> str:
-        rest = prompt.replace("{class}", "").replace("{caption}", "")
-        if rest == prompt or "{" in rest or "}" in rest:
-            raise ValueError("a prompt holds {class}, {caption} or both, and no other braces")
-        return prompt
+    def _says_something(cls, template: str) -> str:
+        rest = template.replace("{class}", "").replace("{caption}", "")
+        if rest == template or "{" in rest or "}" in rest:
+            raise ValueError("a template holds {class}, {caption} or both, and no other braces")
+        return template
 
     @model_validator(mode="after")
     def _is_routed(self) -> CLTS:

@@ -14,8 +14,10 @@ import logging
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -46,6 +48,9 @@ _TALKATIVE = (
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
+NO_AGENT = "No available agent"
+"""What a head says that answers before it can start a job."""
+AGENT_SECONDS = 60.0
 T = TypeVar("T")
 
 jobs_api: Any = untyped_jobs
@@ -92,20 +97,25 @@ class RayJobs:
         self, id: str, entrypoint: str, runtime_env: dict[str, Any], metadata: dict[str, str]
     ) -> None:
         """Sends a job; `AlreadySent` if there is one of this id."""
-        try:
-            self._asked(
-                lambda: self._client.submit_job(
-                    entrypoint=entrypoint,
-                    submission_id=id,
-                    runtime_env=runtime_env,
-                    metadata=metadata,
-                )
-            )
-        except ClusterError:
-            # Ray answers a used id with an error like any other.
-            if any(job.submission_id == id for job in self._asked(self._client.list_jobs)):
-                raise AlreadySent(id) from None
-            raise
+        send = partial(
+            self._client.submit_job,
+            entrypoint=entrypoint,
+            submission_id=id,
+            runtime_env=runtime_env,
+            metadata=metadata,
+        )
+        patient_until = time.monotonic() + AGENT_SECONDS
+        while True:
+            try:
+                self._asked(send)
+                return
+            except ClusterError as error:
+                # Ray answers a used id with an error like any other.
+                if any(job.submission_id == id for job in self._asked(self._client.list_jobs)):
+                    raise AlreadySent(id) from None
+                if NO_AGENT not in str(error) or time.monotonic() > patient_until:
+                    raise
+            time.sleep(1.0)
 
     def log(self, id: str, *, follow: bool) -> Iterator[str]:
         if follow:

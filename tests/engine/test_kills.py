@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from raycl.config.clts import CLTS
 from raycl.config.methods import BUILT_IN, kind_of
 from raycl.store.store import Store
 from tests.engine.processes import Command, descendants
@@ -147,7 +148,7 @@ def test_twenty_kills_of_any_process_under_ray(world: World, long_whole: Whole) 
 
 
 @pytest.mark.ordeal
-@pytest.mark.parametrize("method", [kind_of(spec) for spec in BUILT_IN])
+@pytest.mark.parametrize("method", [kind_of(spec) for spec in BUILT_IN if spec is not CLTS])
 def test_every_method_is_killed_in_each_task_and_continues(
     world: World, tmp_path: Path, method: str
 ) -> None:

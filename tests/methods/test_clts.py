@@ -88,8 +88,8 @@ def test_vectors_without_images_are_refused_in_words() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"prompt": "a photo"}, "holds {class}"),
-        ({"prompt": "{class} {oops}"}, "no other braces"),
+        ({"template": "a photo"}, "holds {class}"),
+        ({"template": "{class} {oops}"}, "no other braces"),
         ({"classifier": "joint", "routing": "soft"}, "has no router"),
         ({"router": {"kind": "trianed"}}, "trained"),
         ({"replay": "fake"}, "real"),
@@ -250,7 +250,7 @@ def test_prompts_come_from_captions_and_their_seeds(setting: Setting) -> None:
         ("a photo of a {class}, {caption}", "a photo of a class 2, a red one"),
         ("{caption}", "a red one"),
     ):
-        memory = ImageMemory(CLTS(prompt=prompt, images_per_caption=2), setting, encoder)
+        memory = ImageMemory(CLTS(template=prompt, images_per_caption=2), setting, encoder)
         prompts, labels = memory.prompts(kept)
         assert [p.text for p in prompts[:2]] == [text] * 2 and labels == [2] * 4
         assert prompts[0].seed == 11 and len({p.seed for p in prompts}) == 4

@@ -233,7 +233,7 @@ class ImageMemory:
         return prompts, labels
 
     def _asked(self, c: int, caption: str) -> str:
-        filled = self.spec.prompt.replace("{class}", "\0").replace("{caption}", caption)
+        filled = self.spec.template.replace("{class}", "\0").replace("{caption}", caption)
         return filled.replace("\0", self.setting.class_names[c])
 
     def _encoded(self, images: Iterator[tuple[int, Image.Image]]) -> Vectors:
