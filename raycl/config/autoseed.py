@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,8 @@ from raycl.config.spec import Spec
 class Adapt(Spec):
     """How the adapters are trained on a task: Adam at a constant rate, fresh for every task."""
 
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(1e-4, gt=0)
+    """1e-3 in the description: there adapters forget what seeds cannot hold."""
     epochs: int = Field(3, ge=1)
     """1 is the online setting: every sample is met once."""
     batch: int = Field(64, ge=1)
@@ -34,6 +35,7 @@ class SeedUpdate(Spec):
 class AutoSeed(Spec):
     """A few generated pairs of a visual and a textual prototype per class, and two adapters."""
 
+    revision: ClassVar[int] = 2
     kind: Literal["autoseed"] = "autoseed"
     per_class: int = Field(4, ge=1)
     """Seeds generated for each class; similar ones are merged."""
