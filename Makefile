@@ -32,7 +32,7 @@ demo: $(READY_RUN)  ## the whole story offline on this machine, ends with a lead
 	@$(BIN)/raycl demo $(ARGS)
 
 test: $(READY_DEV)  ## every test but the long fault injection
-	@$(ONE_THREAD) $(BIN)/python -m pytest -m "not ordeal" -n $(JOBS) --dist loadfile $(ARGS)
+	@$(ONE_THREAD) $(BIN)/python -m pytest -m "not ordeal" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY_DEV)  ## lint, format and strict types
 	@$(BIN)/ruff check .

@@ -237,7 +237,10 @@ def until_gone(commands: list[Command]) -> None:
     [
         pytest.param([], [killed_at_a_fit, killed_at_an_alignment], id="local"),
         pytest.param(
-            ["--pool", "ray"], [killed_at_a_fit], id="ray at a fit", marks=pytest.mark.ray
+            ["--pool", "ray"],
+            [killed_at_a_fit],
+            id="ray at a fit",
+            marks=[pytest.mark.ray, pytest.mark.ordeal],
         ),
         pytest.param(
             ["--pool", "ray", "--workers", "2"],
@@ -276,6 +279,7 @@ def test_the_same_command_goes_on_where_its_driver_died(
 
 
 @pytest.mark.ray
+@pytest.mark.ordeal
 @pytest.mark.usefixtures("ray_session")
 def test_four_workers_give_the_numbers_of_this_process(tmp_path: Path) -> None:
     world = World(tmp_path, classes=12, noise=1.0)

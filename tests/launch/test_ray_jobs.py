@@ -116,6 +116,8 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
         *("--min-worker-port=0", "--max-worker-port=0"),
         f"--ray-client-server-port={free_port()}",
+        # Ray takes one fixed port here, and another Ray of this machine may have it.
+        f"--dashboard-agent-listen-port={free_port()}",
     ]
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
     env = {**PLAIN, "HOME": str(own), "PYTHONPATH": str(ROOT), **auth}

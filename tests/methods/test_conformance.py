@@ -30,7 +30,7 @@ from raycl.methods.method import Method, State
 from raycl.streams.stream import Task
 
 SHORT = AlignPrompts(epochs=2)
-LONG = (CGIL, RealReplay, RAIL, RanPAC, CLTS)
+LONG = (CGIL, RealReplay, RAIL, RanPAC, CLTS, AutoSeed)
 """Methods whose published budgets are for large sets, or that need images; their variants,
 below or in tests of their own, are short."""
 
