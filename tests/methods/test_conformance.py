@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from raycl.config.autoseed import AutoSeed
 from raycl.config.generators import GaussianGenerator, VAEGenerator
 from raycl.config.methods import (
     BUILT_IN,
