@@ -73,7 +73,11 @@ def pretrain_clip(
 @tiny.command("pretrain-sd")
 @click.option("--out", required=True, help="Folder of the pipeline.")
 @click.option("--pictures", type=click.IntRange(2), help="That are drawn [50,000].")
-@click.option("--batches", type=click.IntRange(1), help="Of the denoiser, 128 pictures each.")
+@click.option(
+    "--batches",
+    type=click.IntRange(1),
+    help="Of the denoiser, 64 pictures each; the first 560 have 128.",
+)
 @click.option("--seed", type=click.IntRange(0), help="Of all that is random [0].")
 @click.option("--drawers", type=click.IntRange(0), default=1, help="Processes that draw [1].")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")

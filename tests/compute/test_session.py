@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from raycl.errors import ClusterError
+from tests.compute.ports import free_port
 from tests.compute.workers import DEADLINE_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -40,12 +41,6 @@ def connecting(*args: str, cwd: Path, **environment: str) -> dict[str, Any]:
     )
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)  # type: ignore[no-any-return]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from raycl.cli.main import code_of
+from tests.compute.ports import free_port
 from tests.streams.made_sets import arrays, save_npz
 
 ROOT = Path(__file__).parents[2]
@@ -93,12 +94,6 @@ class Shell:
         while printed not in self("jobs", "logs", id, "--cluster", self.profile()).out:
             assert self.job(id)["live"] and time.monotonic() < deadline, self.job(id)
             time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

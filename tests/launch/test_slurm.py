@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from typing import Any
 import pytest
 
 from raycl.cli.main import code_of
+from tests.compute.ports import free_port
 from tests.launch.made_programs import script
 from tests.streams.made_sets import arrays, save_npz
 
@@ -40,12 +40,6 @@ def program(*names: str) -> str:
     if found is None or os.geteuid() != 0:
         pytest.skip(f"needs root and {names[0]}")
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def configuration(folder: Path, plugins: str | None) -> str:

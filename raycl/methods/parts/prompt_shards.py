@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -76,14 +77,8 @@ class _PromptWorker:
     """Holds the frozen text tower."""
 
     def __init__(self, backbone: Backbone, weights: tuple[str, ...], device: str) -> None:
-        if backbone_digests(backbone) != weights:
-            raise DataError(
-                "the backbone's weights read here are not those of the process that trains",
-                got=backbone.name,
-                do="put the same files at the same paths on every node",
-            )
         self.device = torch.device(device)
-        self.tower = load_encoder(backbone, self.device).text
+        self.tower = _tower(backbone, weights, device)
 
     def __call__(self, work: _Work) -> Tensor:
         between = work.between.to(self.device)
@@ -96,6 +91,18 @@ class _PromptWorker:
                 vectors = encoder(moved)
         # Outside of autocast, as a trainer goes back: products in float32 stay so.
         return (vectors if pull is None else torch.autograd.grad(vectors, moved, pull)[0]).cpu()
+
+
+@lru_cache(maxsize=2)
+def _tower(backbone: Backbone, weights: tuple[str, ...], device: str) -> TextTower:
+    """Kept by the process: a worker is built anew for each way forth and back."""
+    if backbone_digests(backbone) != weights:
+        raise DataError(
+            "the backbone's weights read here are not those of the process that trains",
+            got=backbone.name,
+            do="put the same files at the same paths on every node",
+        )
+    return load_encoder(backbone, torch.device(device)).text
 
 
 @dataclass(frozen=True, eq=False)
