@@ -26,6 +26,8 @@ class Held:
     cells: dict[str, Cell]
     """Ours, by the metrics of the row."""
     mismatches: list[Mismatch]
+    whose: str = "ours"
+    """`imported` where somebody else measured it."""
 
     @property
     def is_comparable(self) -> bool:
@@ -52,8 +54,12 @@ class Block:
         return list(dict.fromkeys(f.metric for row in self.rows for f in row.figures))
 
     def beside(self, row: Row) -> list[Held]:
-        """Ours beside a row."""
+        """Ours beside a row, and what was imported."""
         return [held for held in self.held if held.row is row]
+
+    def is_run(self, row: Row) -> bool:
+        """Whether it was run here."""
+        return any(held.whose == "ours" for held in self.beside(row))
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,8 @@ def _distance(held: Held) -> tuple[int, int]:
 def _held(setting: Setting, row: Row) -> Held:
     cells = {f.metric: metric_of(setting.runs, f.metric) for f in row.figures}
     found = mismatches(setting.runs, row)
-    return Held(setting.label, len(setting.runs), row, cells, found)
+    whose = "imported" if setting.runs[0].get("imported") else "ours"
+    return Held(setting.label, len(setting.runs), row, cells, found, whose)
 
 
 def _is_of(run: Result, row: Row) -> bool:

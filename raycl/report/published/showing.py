@@ -93,7 +93,7 @@ def _lines(block: Block) -> Iterator[Line]:
         yield Line("theirs", row.label, {figure.metric: figure.text for figure in row.figures})
         for held in block.beside(row):
             ours = {metric: str(cell) for metric, cell in held.cells.items()}
-            yield Line(f"ours, n = {held.n}", held.label, ours, held)
+            yield Line(f"{held.whose}, n = {held.n}", held.label, ours, held)
             if held.is_comparable:
                 differences = {f.metric: _signed(held.difference(f)) for f in row.figures}
                 yield Line("difference", "", differences)
@@ -107,7 +107,7 @@ def _notes(block: Block) -> Iterator[str]:
     """What is to be said of the published rows, and how to have ours beside them."""
     for row in block.rows:
         yield from dict.fromkeys(_noted(figure, row) for figure in row.figures if figure.note)
-    missing = [row for row in block.rows if not block.beside(row)]
+    missing = [row for row in block.rows if not block.is_run(row)]
     if there := [f"{row.label} (raycl sweep {row.recipe})" for row in missing if row.recipe]:
         yield f"Not run here: {', '.join(there)}"
     if absent := [row.label for row in missing if not row.recipe]:
