@@ -30,6 +30,7 @@ COMMANDS = {
     "cluster": "Clusters that stay: up, tunnel, down, status.",
     "compare": "Compare two runs, paired on their stored predictions.",
     "report": "Leaderboard and figures of finished runs: page, pictures, tables.",
+    "table": "The leaderboard for a paper: LaTeX or Markdown, intervals, protocol below.",
     "import": "A result measured elsewhere, from CSV or a log of mammoth, for the report.",
     "diagnose": "What may be wrong with a run, from its stored predictions.",
     "methods": "List the methods and their options, or check your own.",

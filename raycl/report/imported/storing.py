@@ -36,6 +36,7 @@ REVISION = 1
 """Raised when the layout of an imported result changes."""
 
 NO_EARLIER = "the imported matrix has no accuracy on tasks before they are learnt"
+NO_SEEN = "the imported matrix is among all classes, and says nothing among those seen so far"
 NO_ZERO_SHOT = "the imported matrix has no zero-shot row"
 NO_SAMPLES = "it was imported as a matrix, without predictions"
 NO_COUNTS = "how many test samples each task has was not imported (--tests)"
@@ -168,6 +169,8 @@ def _result(
     where = _where(run, said)
     made = _matrices(run, said.tests or _counts(said.like, len(run.tasks)))
     metrics, why = _metrics(made, counted=bool(said.tests or said.like))
+    if made.no_union is None and len(run.tasks) > 1:
+        why = {name: NO_SEEN if "was not evaluated" in text else text for name, text in why.items()}
     options = {name: str(value) for name, value in run.options.items()}
     meaning = [method, where["stream_label"], where["backbone"], where["protocol"], options]
     seeds = {} if seed is None else dict.fromkeys(("order", "shot", "val", "init"), seed)
@@ -224,8 +227,8 @@ def _where(run: ForeignMatrix, said: Said) -> dict[str, Any]:
         raise ConfigError("--protocol contradicts --like", got=said.protocol, do="leave it out")
     shared = ("stream", "stream_label", "backbone", "protocol", "tasks", "class_names")
     experiment = {k: v for k, v in (ours.get("experiment") or {}).items() if k in _SHARED}
-    data = {name: ours[name] for name in ("contents", "weights") if name in ours}
-    return {**{name: ours[name] for name in shared}, **data, "experiment": experiment}
+    taken = [*shared, *(name for name in ("contents", "weights") if name in ours)]
+    return {**{name: ours[name] for name in taken}, "experiment": experiment}
 
 
 _SHARED = ("stream", "backbone", "validation")
