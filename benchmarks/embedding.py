@@ -6,9 +6,9 @@ threads, found first in a round of its own. Model and images are the same on all
 sides alternate, figures are medians of wall-clock and of CPU time (children's included).
 
 Expectation, written before measuring: all sides decode and encode the same images, so with enough
-cores for all the best loop and raycl end level. The usual loop decodes on one core, so on a set bound
-by decoding it takes as many times as long as there are cores, 2 on two. Where other work holds the
-cores each side gets what its busy threads win, so read the CPU time beside the ratio.
+cores for all the best loop and raycl end level. The usual loop decodes on one core, so where
+decoding is the longer it takes as many times as long as there are cores, 2 on two. Where other
+work holds the cores each side gets what its threads win: read the CPU time beside the ratio.
 """
 
 from __future__ import annotations

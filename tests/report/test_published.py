@@ -10,7 +10,6 @@ from made_results import HOSTILE, result
 from rich.console import Console
 
 from raycl.config.space_files import experiment_of
-from raycl.config.streams import FolderStream
 from raycl.errors import ConfigError, DataError
 from raycl.metrics import definitions
 from raycl.report.page import page
@@ -65,10 +64,9 @@ def test_a_row_names_what_raycl_knows(paper: str, row: Row) -> None:
     method = experiment.method.model_dump()
     assert method["kind"] == row.method
     assert all(str(method[name]) == value for name, value in row.options)
-    assert isinstance(experiment.stream, FolderStream)
-    assert (
-        tuple(canonical(p.rsplit("/", 1)[-1]) for p in experiment.stream.paths) == row.protocol.data
-    )
+    stream = experiment.stream
+    places = getattr(stream, "names", None) or [path.rsplit("/", 1)[-1] for path in stream.paths]
+    assert tuple(map(canonical, places)) == row.protocol.data
     assert row.protocol.tasks == (experiment.stream.tasks or len(row.protocol.data))
     if row.protocol.shots != "none":
         assert str(experiment.stream.shots or "all") == row.protocol.shots
@@ -114,6 +112,13 @@ def test_each_part_that_differs_is_said(changes, what: str, decisive: bool) -> N
         assert all(held.difference(figure) is None for figure in held.row.figures)
         assert "no difference is given" in rendered(found)
     assert str(one) in section(found, "a").replace("&#x27;", "'")
+
+
+def test_a_stream_with_a_name_of_its_own_is_known_by_its_parts() -> None:
+    ours = {**like_the_paper(), "stream": "xtail"}
+    ours["experiment"]["stream"]["names"] = XTAIL.split("+")
+    (held,) = [one for block in against("lada", [ours]).blocks for one in block.held]
+    assert held.is_comparable
 
 
 def test_what_a_validation_split_judged_is_not_compared() -> None:

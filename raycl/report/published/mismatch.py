@@ -76,7 +76,10 @@ def _data(run: Result, theirs: Protocol) -> Iterator[Mismatch]:
 
 def data_names(run: Result) -> tuple[str, ...]:
     """The data sets of a run in order, by the names that papers have for them."""
-    return tuple(canonical(part) for part in str(run["stream"]).split("+"))
+    stream = _experiment(run).get("stream")
+    # A stream of several sets may have a name of its own, as X-TAIL has.
+    names = stream.get("names") if isinstance(stream, Mapping) else None
+    return tuple(canonical(str(part)) for part in names or str(run["stream"]).split("+"))
 
 
 def canonical(name: str) -> str:
