@@ -81,6 +81,9 @@ def report(
     """
     opened = existing_store(store)
     if sweeps := sweeps_named(opened, runs):
+        if against is not None:
+            do = "leave its name out: every finished run in the store is held against the paper"
+            raise ConfigError("--against is of runs, not of a sweep", got=" ".join(runs), do=do)
         page = html or (out if out is not None and _kind_of(out) == "html" else None)
         report_sweeps(sweeps, html=page, best=best, export=optuna, title=title)
         return
