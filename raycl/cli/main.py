@@ -30,12 +30,18 @@ COMMANDS = {
     "cluster": "Clusters that stay: up, tunnel, down, status.",
     "compare": "Compare two runs, paired on their stored predictions.",
     "report": "Leaderboard and figures of finished runs: page, pictures, tables.",
+    "table": "The leaderboard for a paper: LaTeX or Markdown, intervals, protocol below.",
+    "import": "A result measured elsewhere, from CSV or a log of mammoth, for the report.",
     "diagnose": "What may be wrong with a run, from its stored predictions.",
     "methods": "List the methods and their options, or check your own.",
     "store": "Look into the store: ls, show, verify, pin, gc.",
     "tiny": "Make the tiny offline models that ship with raycl, from nothing.",
     "doctor": "Check this machine: versions, Ray, GPU, memory, store.",
 }
+
+
+_MODULES = {"import": "importing"}
+"""Where a command's own name is no name of a module."""
 
 
 class Lazy(click.Group):
@@ -47,8 +53,9 @@ class Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"raycl.cli.{cmd_name}")
-        command: click.Command = getattr(module, cmd_name)
+        name = _MODULES.get(cmd_name, cmd_name)
+        module = importlib.import_module(f"raycl.cli.{name}")
+        command: click.Command = getattr(module, name)
         return command
 
     def resolve_command(

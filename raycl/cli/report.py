@@ -24,6 +24,9 @@ from raycl.report.leaderboard import (
     to_rich,
     write_parquet,
 )
+from raycl.report.published.against import Against
+from raycl.report.published.against import against as held_against
+from raycl.report.published.showing import to_rich as paper_to_rich
 from raycl.report.reading import finished_runs
 from raycl.report.writing import write_whole, written_whole
 
@@ -48,6 +51,9 @@ STDOUT = "-"
 @click.option("--out", type=Path, help="A .md, .csv, .parquet, .tex or .html file by its name.")
 @click.option("--best", type=Path, metavar="FILE", help="Of a sweep: a config for `raycl run`.")
 @click.option("--optuna", type=Path, metavar="FILE", help="Of a sweep: for optuna-dashboard.")
+@click.option(
+    "--against", metavar="PAPER", help="Ours beside a paper's: cgil, lada, dmc, clts, rapf."
+)
 @click.option("--metric", "metrics", multiple=True, help="A column; may be given again.")
 @click.option("--title", help="The title of the page.")
 @click.option("--store", help="Where the runs are [RAYCL_STORE, else raycl-store].")
@@ -63,6 +69,7 @@ def report(
     out: Path | None,
     best: Path | None,
     optuna: Path | None,
+    against: str | None,
     metrics: tuple[str, ...],
     title: str | None,
     store: str | None,
@@ -83,6 +90,7 @@ def report(
     if not found:
         raise ConfigError("the store holds no finished run", got=opened.uri, do="raycl run, first")
     results: list[Result] = [{**run.values, "created": run.record.created} for run in found]
+    paper = None if against is None else held_against(against, results)
     columns = metrics or DEFAULT_METRICS
     rows = leaderboard(results, columns)
     asked: list[tuple[_Kind, Path | None]] = [("html", html), ("csv", csv), ("parquet", parquet)]
@@ -96,7 +104,7 @@ def report(
 
         results = with_latents(opened, results)
     for kind, path in files:
-        _write(kind, path, results, rows, columns, title or "raycl report")
+        _write(kind, path, results, rows, columns, title or "raycl report", paper)
         _tell(path, kind, len(rows))
     for picture, folder in (("png", png), ("pdf", pdf)):
         if folder is not None:
@@ -106,7 +114,8 @@ def report(
     if latex == STDOUT:
         click.echo(to_latex(boards(results), columns), nl=False)
     if not (files or png or pdf or markdown or latex):
-        Console().print(*to_rich(rows), sep="\n")
+        shown = to_rich(rows) if paper is None else paper_to_rich(paper)
+        Console().print(*shown, sep="\n")
 
 
 _Kind = Literal["md", "csv", "parquet", "tex", "html"]
@@ -138,6 +147,7 @@ def _write(
     rows: Sequence[Row],
     columns: Sequence[str],
     title: str,
+    paper: Against | None,
 ) -> None:
     match kind:
         case "md":
@@ -152,7 +162,7 @@ def _write(
         case "html":
             from raycl.report.page import write_page
 
-            write_page(results, path, title)
+            write_page(results, path, title, paper)
 
 
 def _tell(path: Path, kind: _Kind, rows: int) -> None:

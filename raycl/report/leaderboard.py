@@ -54,10 +54,15 @@ class Cell:
     mean: float | None
     sd: float | None = None
     why: str | None = None
+    interval: tuple[float, float] | None = None
+    """Of the mean; where there is one, it is shown in place of the deviation."""
 
     def __str__(self) -> str:
         if self.mean is None:
             return NULL
+        if self.interval is not None:
+            low, high = self.interval
+            return f"{self.mean:.1f} [{low:.1f}, {high:.1f}]"
         return f"{self.mean:.1f}" if self.sd is None else f"{self.mean:.1f} ± {self.sd:.1f}"
 
 

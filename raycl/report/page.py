@@ -19,6 +19,8 @@ from raycl.errors import DataError
 from raycl.report.boards import Board, boards
 from raycl.report.canvas import attribute, safe
 from raycl.report.palette import DARK, LEVELS, LIGHT, css_variables
+from raycl.report.published.against import Against
+from raycl.report.published.showing import section
 from raycl.report.sections import board_section, slug
 from raycl.report.writing import write_whole
 
@@ -55,24 +57,34 @@ class Parts:
 
 
 def write_page(
-    results: Sequence[Mapping[str, Any]], path: Path, title: str = "raycl report"
+    results: Sequence[Mapping[str, Any]],
+    path: Path,
+    title: str = "raycl report",
+    paper: Against | None = None,
 ) -> Path:
     """Write the page of these results (what `raycl run --json` prints) and return its path."""
-    write_whole(path, page(results, title).encode("utf-8", errors="replace"))
+    write_whole(path, page(results, title, paper).encode("utf-8", errors="replace"))
     return path
 
 
-def page(results: Sequence[Mapping[str, Any]], title: str = "raycl report") -> str:
-    """The page of these results as text."""
+def page(
+    results: Sequence[Mapping[str, Any]],
+    title: str = "raycl report",
+    paper: Against | None = None,
+) -> str:
+    """The page of these results as text, beside a paper's figures where one is given."""
     found = boards(results)
     if not found:
         raise DataError("there is no result to report", do="raycl run, first")
     parts = Parts(title, _facts(found))
+    if paper is not None:
+        parts.sections.append(section(paper, "paper"))
+        parts.links.append(("paper", f"paper: {paper.paper}"))
     for number, board in enumerate(found, start=1):
         anchor = f"board-{number}-{slug(board.name)}"
-        section = board_section(board, anchor, number)
-        parts.sections.append(section.html)
-        parts.matrices |= section.matrices
+        about = board_section(board, anchor, number)
+        parts.sections.append(about.html)
+        parts.matrices |= about.matrices
         parts.links.append((anchor, board.name))
     parts.foot = _foot(found)
     return html(parts)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raycl.engine.evaluating import from_table
-from raycl.errors import ConfigError, StoreError
+from raycl.errors import ConfigError, DataError, StoreError
 from raycl.metrics.predictions import ZERO_SHOT_STAGE, StagePredictions
 from raycl.store.artefact import Record
 from raycl.store.store import Store
@@ -66,6 +66,12 @@ def stages_of(store: Store, run: FinishedRun) -> list[StagePredictions]:
 
 def evidence_of(store: Store, run: FinishedRun) -> list[StagePredictions]:
     """All stored predictions of a run in order, zero-shot's first where there are any."""
+    if run.values.get("imported"):
+        raise DataError(
+            "this result was imported as a matrix, and has no predictions",
+            got=str(run.values["label"]),
+            do="`raycl report` shows it beside others; runs of ours can be compared and judged",
+        )
     stages = []
     for key in run.record.needs:
         if not key.startswith("predictions/"):

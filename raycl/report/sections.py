@@ -331,6 +331,7 @@ def _run(run: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {what}" for name, what in (run.get("versions") or {}).items())
     pairs = [
         ("key", run["key"]),
+        ("imported", _origin(run)),
         ("finished", run.get("created")),
         ("seeds", seeds),
         ("device", run.get("device")),
@@ -346,6 +347,11 @@ def _run(run: Mapping[str, Any]) -> str:
     block = _folded("Resolved experiment", f"<pre>{safe_lines(spec)}</pre>") if spec else ""
     head = f"seed {_seeds(run)['order']}" if "order" in _seeds(run) else str(run["key"])
     return _folded(safe(head), f"<dl>{rows}</dl>{block}")
+
+
+def _origin(run: Mapping[str, Any]) -> str | None:
+    origin = run.get("imported")
+    return f"from {origin['file']}, measured elsewhere" if origin else None
 
 
 def _count(parameters: int | None) -> str | None:

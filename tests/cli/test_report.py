@@ -77,6 +77,40 @@ def test_tables_on_stdout(call: Call) -> None:
     assert "slda" in call("report")[1]
 
 
+def test_a_table_for_a_paper(call: Call) -> None:
+    code, out, _ = call("table", "--latex", "--metric", "last_pooled")
+    assert code == 0 and "95 \\% interval" in out and "Judged on the test data" in out
+    assert "\\begin{table}" in out and "[" in out.split("slda")[1].split("\n")[0]
+    assert "±" in call("table", "--spread", "sd")[1]
+    assert call("table", "--out", "t.md")[:2] == (0, "")
+    assert "- Protocol class-incremental" in Path("t.md").read_text()
+
+
+def test_ours_beside_a_paper(call: Call) -> None:
+    code, out, _ = call("report", "--against", "lada")
+    assert code == 0 and "MoE-Adapters" in out and "no difference is given" in out
+    assert call("report", "--against", "lada", "--html", "page.html")[0] == 0
+    assert "Beside the paper" in Path("page.html").read_text(encoding="utf-8")
+
+
+def test_another_s_result_beside_ours(call: Call, folder: Path, tmp_path: Path) -> None:
+    place = str(tmp_path / "own")
+    data = f"embeddings:{folder / 'set.npz'}"
+    assert call("run", "ncm", "--stream", data, "--set", "stream.tasks=3", "--store", place)[0] == 0
+    Path("theirs.csv").write_text("after,a,b,c\n1,90,,\n2,80,70,\n3,75,65,85\n")
+    key = json.loads(call("store", "ls", "result", "--json", "--store", place)[1])["key"]
+    add = ("import", "theirs.csv", "--method", "L2P", "--like", key, "--store", place, "--json")
+    first, again = (json.loads(call(*add)[1]) for _ in range(2))
+    assert first["imported"] == again["found"] and not again["imported"]
+    out = call("report", "--store", place, "--markdown")[1]
+    assert (
+        "L2P (imported)" in out and len({line.split("|")[2] for line in out.splitlines()[2:4]}) == 1
+    )
+    assert call("store", "verify", "--store", place)[0] == 0
+    code, _, err = call("diagnose", first["imported"][0], "--store", place)
+    assert code == 2 and "no predictions" in err
+
+
 def test_the_page_knows_when_it_was_run(call: Call) -> None:
     call("report", "--html", "page.html")
     assert "<dt>finished</dt>" in Path("page.html").read_text(encoding="utf-8")
@@ -97,6 +131,12 @@ def test_named_runs_alone(call: Call) -> None:
         (["report", "--html", "."], ["cannot be written"]),
         (["report", "--out", "t.xlsx"], [".xlsx", ".parquet"]),
         (["report", "--metric", "last_poled"], ["did you mean last_pooled"]),
+        (["report", "--against", "ladda"], ["did you mean lada"]),
+        (["report", "--against", "autoseed"], ["not shown as published"]),
+        (["table", "--metric", "last_poled"], ["did you mean last_pooled"]),
+        (["import", "none.csv", "--method", "x"], ["cannot be read", "none.csv"]),
+        (["import", "none.csv", "--tests", "1,x"], ["whole numbers"]),
+        (["import", "none.csv", "--like", "feedbeef"], ["nothing is stored under this key"]),
         (["report", "--store", "typo"], ["no store here"]),
         (["diagnose"], ["RUN"]),
         (["diagnose", "feedbeef"], ["nothing is stored under this key"]),

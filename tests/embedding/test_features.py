@@ -222,6 +222,7 @@ def test_decoding_runs_ahead_of_encoding_and_not_too_far(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("raycl.embedding.identity.CHUNK", 40)
+    monkeypatch.setattr("raycl.embedding.features._decoders", lambda *_: 1)
     met: list[int] = []
     pretend(monkeypatch, 40, _Pictures(met.append))
     honest, decoded = Encoder.encode_images, []
@@ -241,6 +242,25 @@ def test_decoding_runs_ahead_of_encoding_and_not_too_far(
     for encoded, count in enumerate(decoded, start=1):
         own = 4 * encoded
         assert min(40, own + 4) <= count <= own + 9, "a pass ahead, two at most"
+
+
+def test_passes_run_beside_each_other_on_one_thread_each(
+    folder: FolderStream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raycl.embedding.features._decoders", lambda *_: 2)
+    monkeypatch.setattr("raycl.embedding.identity.CHUNK", 16)
+    alone, _ = made(folder, tmp_path / "alone")
+    honest, together, threads = Encoder.encode_images, threading.Barrier(2, timeout=20), []
+
+    def meeting(self: Encoder, pixels: torch.Tensor) -> torch.Tensor:
+        if len(threads) < 4:  # of the first chunk
+            together.wait()
+        threads.append(torch.get_num_threads())
+        return honest(self, pixels)
+
+    monkeypatch.setattr(Encoder, "encode_images", meeting)
+    found, _ = made(folder, tmp_path / "store")
+    assert np.array_equal(alone.x, found.x) and set(threads) == {1}
 
 
 def test_trouble_of_the_disk_is_tried_again(
