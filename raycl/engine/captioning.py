@@ -104,7 +104,10 @@ def caption(
         execution=execution.model_copy(update={"store": absolute_store(execution.store)}),
         out=None if out is None else str(out.absolute()),
     )
-    return CaptionResult(**hosted(caption_stream, job, execution, observer, stop or StopRequest()))
+    title = f"caption {stream.kind}"
+    return CaptionResult(
+        **hosted(caption_stream, job, execution, observer, stop or StopRequest(), title=title)
+    )
 
 
 def refuse_name(out: Path) -> None:

@@ -103,7 +103,10 @@ def embed(
         key=EmbeddingIdentity.of(stream, backbone).features.key,
         out=None if out is None else str(out.absolute()),
     )
-    return EmbedResult(**hosted(embed_stream, job, execution, observer, stop or StopRequest()))
+    title = f"embed {stream.kind}"
+    return EmbedResult(
+        **hosted(embed_stream, job, execution, observer, stop or StopRequest(), title=title)
+    )
 
 
 def _stream_of(given: StreamSpec | str | Mapping[str, Any]) -> StreamSpec:

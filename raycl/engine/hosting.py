@@ -25,18 +25,31 @@ from raycl.config.synthesis import TINY_SD
 from raycl.engine.nodes import check_store_from_others
 from raycl.errors import ConfigError, InterruptedByUser, StoppedError
 from raycl.observe.events import Observer
+from raycl.store.location import open_location
+from raycl.store.pulses import beating
 from raycl.streams.content import with_absolute_paths as absolute_stream
 
 CONTINUE = "run the same command again to continue"
 
 
 def hosted(
-    target: Target, job: Any, execution: Execution, observer: Observer, stop: StopRequest
+    target: Target,
+    job: Any,
+    execution: Execution,
+    observer: Observer,
+    stop: StopRequest,
+    *,
+    title: str,
+    store: str | None = None,
 ) -> Any:
-    """The target's value; a `StoppedError` once it was asked to stop and has saved."""
-    with catching_signals(stop):
+    """The target's value; a `StoppedError` once it was asked to stop and has saved.
+
+    What it is doing meanwhile is told under `title` in the store, by default the execution's.
+    """
+    place = open_location(absolute_store(store or execution.store))
+    with catching_signals(stop), beating(place, title, observer) as tell:
         try:
-            return _hosted(target, job, execution, observer, stop)
+            return _hosted(target, job, execution, tell, stop)
         except StoppedError as error:
             if stop.signal_name == "SIGINT":
                 raise InterruptedByUser(f"interrupted: {error.what}", do=CONTINUE) from None

@@ -107,7 +107,8 @@ def _learn(
 ) -> RunResult:
     from raycl.engine.script import learn_stream
 
-    return _as_result(hosted(learn_stream, _job(identity, execution), execution, observer, stop))
+    job, title = _job(identity, execution), f"run {identity.name}"
+    return _as_result(hosted(learn_stream, job, execution, observer, stop, title=title))
 
 
 def _learn_here(

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from raycl.config.clusters import LocalProfile, Profile, looks_secret, under
+from raycl.config.clusters import LocalProfile, Profile, under
 from raycl.config.execution import DEFAULT_STORE
 from raycl.errors import ConfigError
 from raycl.launch.command import Command
+from raycl.redaction import looks_secret
 
 BUCKETS = ("s3", "gs")
 _WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
