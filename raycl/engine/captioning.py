@@ -22,6 +22,7 @@ from raycl.engine.hosting import (
     absolute_store,
     check_execution,
     hosted,
+    read_by,
 )
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError, DataError
@@ -106,7 +107,15 @@ def caption(
     )
     title = f"caption {stream.kind}"
     return CaptionResult(
-        **hosted(caption_stream, job, execution, observer, stop or StopRequest(), title=title)
+        **hosted(
+            caption_stream,
+            job,
+            execution,
+            observer,
+            stop or StopRequest(),
+            title=title,
+            reads=read_by(job.stream, job.clip),
+        )
     )
 
 

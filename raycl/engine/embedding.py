@@ -21,6 +21,7 @@ from raycl.engine.hosting import (
     absolute_store,
     check_execution,
     hosted,
+    read_by,
 )
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError, DataError
@@ -105,7 +106,15 @@ def embed(
     )
     title = f"embed {stream.kind}"
     return EmbedResult(
-        **hosted(embed_stream, job, execution, observer, stop or StopRequest(), title=title)
+        **hosted(
+            embed_stream,
+            job,
+            execution,
+            observer,
+            stop or StopRequest(),
+            title=title,
+            reads=read_by(job.stream, job.backbone),
+        )
     )
 
 

@@ -20,7 +20,7 @@ from raycl.config.methods import kind_of
 from raycl.config.spec import Spec
 from raycl.config.streams import EmbeddingsStream
 from raycl.engine.host import Host, open_pool
-from raycl.engine.hosting import absolute_store, check_execution, hosted
+from raycl.engine.hosting import absolute_store, check_execution, hosted, read_by
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError
 from raycl.observe.events import Observer, Warned, nobody
@@ -107,7 +107,15 @@ def fit(
     sets = "+".join(PurePath(path).stem for path in stream.paths)
     title = f"fit {generator.kind} on {sets}"
     return FitResult(
-        **hosted(fit_stream, job, execution, observer, stop or StopRequest(), title=title)
+        **hosted(
+            fit_stream,
+            job,
+            execution,
+            observer,
+            stop or StopRequest(),
+            title=title,
+            reads=read_by(job.stream),
+        )
     )
 
 

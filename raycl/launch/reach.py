@@ -52,6 +52,12 @@ def check_reach(command: Command, profile: Profile) -> None:
         _check(option, path, profile, writes=writes, buckets=False)
 
 
+def data_of(command: Command, profile: Profile) -> Iterator[str]:
+    """The paths of data that the command reads, as nodes see them."""
+    for what, path in _data(command.asked):
+        yield _resolved(what, path, profile)
+
+
 def _data(asked: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for role in ("stream", "probe"):
         spec = asked.get(role)
