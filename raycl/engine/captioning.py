@@ -22,6 +22,7 @@ from raycl.engine.hosting import (
     absolute_store,
     check_execution,
     hosted,
+    read_by,
 )
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError, DataError
@@ -104,7 +105,18 @@ def caption(
         execution=execution.model_copy(update={"store": absolute_store(execution.store)}),
         out=None if out is None else str(out.absolute()),
     )
-    return CaptionResult(**hosted(caption_stream, job, execution, observer, stop or StopRequest()))
+    title = f"caption {stream.kind}"
+    return CaptionResult(
+        **hosted(
+            caption_stream,
+            job,
+            execution,
+            observer,
+            stop or StopRequest(),
+            title=title,
+            reads=read_by(job.stream, job.clip),
+        )
+    )
 
 
 def refuse_name(out: Path) -> None:

@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any
 from raycl.compute.stopping import StopRequest
 from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
-from raycl.engine.hosting import absolute_store, check_execution, hosted, with_absolute_paths
+from raycl.engine.hosting import (
+    absolute_store,
+    check_execution,
+    hosted,
+    read_by,
+    with_absolute_paths,
+)
 from raycl.engine.identity import RunIdentity
 from raycl.observe.events import Observer, Reused, Warned, nobody
 from raycl.observe.watchers import JsonLines, everyone
@@ -107,7 +113,12 @@ def _learn(
 ) -> RunResult:
     from raycl.engine.script import learn_stream
 
-    return _as_result(hosted(learn_stream, _job(identity, execution), execution, observer, stop))
+    job, title = _job(identity, execution), f"run {identity.name}"
+    asked = job.experiment
+    reads = read_by(asked.stream, asked.probe, asked.backbone)
+    return _as_result(
+        hosted(learn_stream, job, execution, observer, stop, title=title, reads=reads)
+    )
 
 
 def _learn_here(

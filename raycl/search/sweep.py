@@ -27,8 +27,9 @@ from raycl.search.local_driver import drive_here
 from raycl.search.orders import OrderBook
 from raycl.search.shipped_spaces import find_space
 from raycl.search.standings import best_sample, failed_share, summary
-from raycl.search.watching import Silent, SweepWatcher, watcher_of
+from raycl.search.watching import Silent, SweepWatcher, Telling, watcher_of
 from raycl.store.artefact import slug
+from raycl.store.pulses import beating
 from raycl.store.store import Store
 
 
@@ -67,9 +68,13 @@ def sweep(
         raise ConfigError("a sweep needs a name", do="set `name` in its space")
     began, stop = time.monotonic(), stop or StopRequest()
     store = Store.open(execution.store, observer, stopping=lambda: stop.requested)
-    with catching_signals(stop), driven_ledger(store, found, new=options.new) as ledger:
+    with (
+        catching_signals(stop),
+        driven_ledger(store, found, new=options.new) as ledger,
+        beating(store.location, f"sweep {ledger.entry.id}", observer) as tell,
+    ):
         _extend(ledger, found, options)
-        _drive(ledger, execution, options, stop)
+        _drive(ledger, execution, options, stop, tell)
         _raise_if_stopped(stop)
         _test_best(ledger, execution, options, observer, stop)
         ledger.fold()
@@ -97,10 +102,17 @@ def _extend(ledger: Ledger, space: Space, options: SweepOptions) -> None:
         ledger.write("extended", tasks=wanted)
 
 
-def _drive(ledger: Ledger, execution: Execution, options: SweepOptions, stop: StopRequest) -> None:
+def _drive(
+    ledger: Ledger,
+    execution: Execution,
+    options: SweepOptions,
+    stop: StopRequest,
+    observer: Observer,
+) -> None:
     space = ledger.space
     conductor = Conductor(ledger, space.concurrent or 1)
-    watcher: SweepWatcher = Silent() if options.quiet else watcher_of(conductor)
+    shown: SweepWatcher = Silent() if options.quiet else watcher_of(conductor)
+    watcher = Telling(shown, conductor, observer)
     orders = OrderBook(conductor, execution)
     if not _has_work(conductor):
         return

@@ -26,6 +26,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
+from raycl.compute.ray_drain import LEAVING, stopping_when_drained
 from raycl.compute.stopping import StopRequest
 from raycl.config.space import TrialResources
 from raycl.errors import ClusterError
@@ -120,7 +121,17 @@ def trainable(config: dict[str, Any]) -> dict[str, Any]:
         tune.report({"report": json.dumps(asdict(found)), **_plain(found)})
         return True  # whoever is to go no further does not come back from there
 
-    return {"outcome": json.dumps(asdict(run_trial(order, report)))}
+    stop = StopRequest()
+    with stopping_when_drained(stop):
+        outcome = run_trial(order, report, stop)
+    if outcome.state == "stopped" and stop.signal_name == LEAVING:
+        # Raised, because the process of a trial that merely ends is used again, here.
+        raise _Left(LEAVING)
+    return {"outcome": json.dumps(asdict(outcome))}
+
+
+class _Left(Exception):  # noqa: N818 - no fault
+    """The trial saved, because its node will go."""
 
 
 def _plain(report: Report) -> dict[str, float]:
@@ -181,7 +192,9 @@ class _Desk:
         self.watcher.update()
 
     def _lose(self, trial: Trial, why: str) -> None:
-        if "OutOfMemory" in why or "memory monitor" in why or "memory pressure" in why:
+        if _Left.__name__ in why and LEAVING in why:
+            self.conductor.leave(trial)
+        elif "OutOfMemory" in why or "memory monitor" in why or "memory pressure" in why:
             self.conductor.fail(trial, f"out of memory: {why}")
         else:
             self.conductor.lose(trial, why)

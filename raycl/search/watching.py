@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from raycl.observe.events import Observer, Progress
 from raycl.search.conductor import Conductor
 from raycl.search.records import Records, Trial
 from raycl.search.standings import best_sample
@@ -39,6 +40,30 @@ class Silent:
         return self
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+class Telling:
+    """Shows what another watcher shows, and tells an observer how many trials are over."""
+
+    def __init__(self, watcher: SweepWatcher, conductor: Conductor, observer: Observer) -> None:
+        self._watcher, self._conductor, self._observer = watcher, conductor, observer
+        self._told = -1
+
+    def update(self) -> None:
+        records, space = self._conductor.records, self._conductor.space
+        over = sum(trial.over for trial in records.trials)
+        if over != self._told:
+            self._told = over
+            total = max(len(records.trials), space.wanted_samples * len(space.seeds))
+            self._observer(Progress(-1, "trials", over, total, "trial"))
+        self._watcher.update()
+
+    def __enter__(self) -> Telling:
+        self._watcher.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._watcher.__exit__(*exc)
 
 
 class Lines:
