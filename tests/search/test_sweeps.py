@@ -22,11 +22,11 @@ from raycl.config.space import Space
 from raycl.config.space_files import experiment_of, space_of
 from raycl.engine.run import run
 from raycl.errors import ConfigError, StoppedError, WorkError
-from raycl.search.ledger import open_ledger
-from raycl.search.loggers import loggers_of
+from raycl.search.ledger import Ledger, open_ledger
 from raycl.search.sweep import SweepOptions, sweep
 from raycl.store.store import Store
 from tests.engine.processes import Command, makers
+from tests.observe.followed_runs import scalars
 from tests.streams.made_sets import CLASSES, arrays, save_npz
 
 
@@ -143,10 +143,29 @@ def test_two_sweeps_at_once_share_their_fits(tmp_path: Path) -> None:
     assert reported(tmp_path / "store", "one") == reported(tmp_path / "store", "two")
 
 
-def test_a_logger_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
-    for name, words in (("wandbb", "did you mean 'wandb'"), ("mlflow", "not installed")):
-        with pytest.raises(ConfigError, match=words):
-            loggers_of([name], "any")
+def test_each_trial_is_a_run_of_its_own_in_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the driver was stopped, and though the trial waited at a rung."""
+    space = real_space(tmp_path, samples=4, scheduler={"kind": "task_rungs"})
+    told = here(tmp_path).model_copy(update={"log_to": ("tensorboard",)})
+    stop, write = StopRequest(), Ledger.write
+
+    def stopping_early(ledger: Ledger, event: str, **what: Any) -> None:
+        write(ledger, event, **what)
+        if what.get("done") == 2:
+            stop.request("SIGTERM")
+
+    with monkeypatch.context() as patched, pytest.raises(StoppedError):
+        patched.setattr(Ledger, "write", stopping_early)
+        sweep(space, told, SweepOptions(test=False), stop=stop)
+    sweep(space, told, SweepOptions(test=False))
+    for trial in open_ledger(Store.open(told.store), "real").records.trials:
+        found = scalars(tmp_path / "store" / "logs" / f"sweep-real-{trial.name}")
+        expected = [(done, pytest.approx(v["last_pooled"])) for done, v in trial.reports.items()]
+        assert [(step, v) for name, step, v in found if name == "last_pooled"] == expected
+        finals = [v for name, _, v in found if name == "final/last_pooled"]
+        assert len(finals) == (trial.state == "complete")
 
 
 def test_a_stop_leaves_a_sweep_that_continues(tmp_path: Path) -> None:
@@ -168,10 +187,9 @@ def test_on_tune_the_sweep_is_the_same(tmp_path: Path, ray_session: Session) -> 
     assert reported(tmp_path / "tune") == reported(tmp_path / "store")
     assert answer["states"]["pruned"] >= 1
     two = space.model_copy(update={"concurrent": 2, "name": "two", "samples": 3})
-    answer = sweep(two, on_tune, SweepOptions(test=False, loggers=("csv", "tensorboard")))
-    logs = tmp_path / "tune" / "logs" / "sweep-two"
-    assert "last_pooled" in next(logs.rglob("progress.csv")).read_text()
-    assert list(logs.rglob("events.out.*"))
+    followed = on_tune.model_copy(update={"log_to": ("tensorboard",)})
+    answer = sweep(two, followed, SweepOptions(test=False))
+    assert scalars(tmp_path / "tune" / "logs" / "sweep-two-0-0")
     assert sum(answer["states"].values()) == 3 and "open" not in answer["states"]
 
 
