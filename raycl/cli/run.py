@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from raycl import shipped
-from raycl.cli.options import add_place, flags_of_place, skipping_corrupt
+from raycl.cli.options import add_place, add_sinks, flags_of_place, skipping_corrupt
 from raycl.cli.show import show_result
 from raycl.config.clusters import execution_part
 from raycl.config.loading import Config, load, merge, parse_setting, read_file
@@ -37,6 +37,7 @@ from raycl.observe.display import watcher_for_stderr
 )
 @click.option("--set", "settings", multiple=True, metavar="A.B=V", help="Override one option.")
 @add_place
+@add_sinks
 @click.option("--stop-after", type=int, metavar="N", help="Stop, resumably, after task N.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def run(as_json: bool, **options: Any) -> None:

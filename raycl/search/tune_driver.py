@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,13 +58,11 @@ def drive_on_tune(
     orders: OrderBook,
     watcher: SweepWatcher,
     stop: StopRequest,
-    loggers: Sequence[Any] = (),
-    kept: Path | None = None,
 ) -> None:
-    """Runs trials until there are no more, or until it is asked to stop. What loggers write
-    as files is `kept` there; all else that Tune writes is thrown away."""
+    """Runs trials until there are no more, or until it is asked to stop. What Tune
+    writes is thrown away."""
     desk = _Desk(conductor, orders, watcher, stop)
-    with _quiet_tune(), _folder(kept) as folder:
+    with _quiet_tune(), tempfile.TemporaryDirectory(prefix="raycl-tune-") as folder:
         tune.run(
             trainable,
             name="sweep",
@@ -77,7 +75,6 @@ def drive_on_tune(
             verbose=0,
             reuse_actors=True,
             raise_on_failed_trial=False,
-            callbacks=list(loggers),
         )
     desk.close()
 
@@ -118,7 +115,7 @@ def trainable(config: dict[str, Any]) -> dict[str, Any]:
     limit_threads(1)
 
     def report(found: Report) -> bool:
-        tune.report({"report": json.dumps(asdict(found)), **_plain(found)})
+        tune.report({"report": json.dumps(asdict(found))})
         return True  # whoever is to go no further does not come back from there
 
     stop = StopRequest()
@@ -132,11 +129,6 @@ def trainable(config: dict[str, Any]) -> dict[str, Any]:
 
 class _Left(Exception):  # noqa: N818 - no fault
     """The trial saved, because its node will go."""
-
-
-def _plain(report: Report) -> dict[str, float]:
-    """For loggers: numbers under their names."""
-    return {n: v for n, v in report.values.items() if v is not None} | {"tasks": report.done}
 
 
 class _Desk:
@@ -276,16 +268,6 @@ class _WhenAsked(Stopper):
 
     def stop_all(self) -> bool:
         return self._desk.stop.requested
-
-
-@contextlib.contextmanager
-def _folder(kept: Path | None) -> Iterator[str]:
-    if kept is not None:
-        kept.mkdir(parents=True, exist_ok=True)
-        yield str(kept.absolute())
-        return
-    with tempfile.TemporaryDirectory(prefix="raycl-tune-") as folder:
-        yield folder
 
 
 @contextlib.contextmanager

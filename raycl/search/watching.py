@@ -6,6 +6,7 @@ Drawn from the records, at most a few times a second; plain lines where there is
 from __future__ import annotations
 
 import time
+import warnings
 from collections import Counter
 from typing import Protocol
 
@@ -27,14 +28,18 @@ class SweepWatcher(Protocol):
     """Whoever shows how a sweep stands."""
 
     def update(self) -> None: ...
+    def warn(self, words: str) -> None: ...
     def __enter__(self) -> SweepWatcher: ...
     def __exit__(self, *exc: object) -> None: ...
 
 
 class Silent:
-    """Shows nothing."""
+    """Shows nothing but warnings."""
 
     def update(self) -> None: ...
+
+    def warn(self, words: str) -> None:
+        warnings.warn(words, stacklevel=2)
 
     def __enter__(self) -> Silent:
         return self
@@ -83,6 +88,9 @@ class Lines:
             self._last = time.monotonic()
             self._say(standing_line(self._conductor, self._began))
 
+    def warn(self, words: str) -> None:
+        self._say(f"warning: {words}")
+
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
@@ -107,6 +115,9 @@ class LiveTable:
         if now - self._last >= _PAUSE:
             self._last = now
             self._live.update(self._table(), refresh=True)
+
+    def warn(self, words: str) -> None:
+        self._live.console.print(f"warning: {words}", highlight=False, markup=False)
 
     def _table(self) -> Table:
         records = self._conductor.records
