@@ -207,8 +207,10 @@ class Download(_Table):
     mib: float | None = None
     md5: str | None = None
     unpack: bool = True
-    into: str = "."
-    """Where in the data set's folder it belongs."""
+    top: str = "."
+    """The folder within the archive that becomes the data set's own."""
+    inner: tuple[str, ...] = ()
+    """Archives within it, below `top`, that are unpacked where they lie."""
 
 
 class ByHand(_Table):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,9 @@ class Listing:
     def counts(self) -> dict[str, int]:
         """Images by split; `all` is their sum."""
         names, numbers = np.unique(self.splits, return_counts=True)
-        by_split = {str(n): int(c) for n, c in zip(names, numbers, strict=True) if n}
-        return {**by_split, "all": len(self.labels)}
+        by_split = dict(zip(names.tolist(), numbers.tolist(), strict=True))
+        ordered = {s: by_split[s] for s in ("train", "val", "test") if s in by_split}
+        return {**ordered, "all": len(self.labels)}
 
 
 def listing_of(placed: Placed) -> Listing:
@@ -180,9 +180,3 @@ def _of_item(item: Any, file: Path) -> tuple[str, int, str]:
         case [str(path), int(label), str(name)]:
             return path, label, name
     raise DataError(f"{file.name}: an image is [path, label, name]", got=repr(item)[:100])
-
-
-def split_words(splits: Iterable[str]) -> str:
-    """Splits in the order of use."""
-    there = set(splits)
-    return ", ".join(chain(s for s in ("train", "val", "test", "all") if s in there))

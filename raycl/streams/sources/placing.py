@@ -102,16 +102,21 @@ def _corrected(entry: Entry, folder: Path) -> Entry:
     return override(entry, read_file(file), file) if file.is_file() else entry
 
 
+def lacking(entry: Entry, base: Path) -> tuple[Path, list[str]]:
+    """Where a data set that is not there belongs, and what its first layout lacks there;
+    nothing where not even its folder is."""
+    found = [base / f for f in entry.folders if f != "." and (base / f).is_dir()]
+    if not found:
+        return base / entry.folders[0], []
+    return found[0], missing(entry.layouts[0], found[0])
+
+
 def _not_there(entry: Entry, base: Path) -> DataError:
     """What is missing, and what each layout would need."""
-    wanted = base / entry.folders[0]
-    found = [base / f for f in entry.folders if f != "." and (base / f).is_dir()]
-    place = found[0] if found else wanted
-    if place.is_dir():
-        lacks = missing(entry.layouts[0], place)
+    place, lacks = lacking(entry, base)
+    what = f"{entry.title} is not on this machine"
+    if lacks:
         what = f"{entry.title} is not whole: {place} lacks {', '.join(lacks)}"
-    else:
-        what = f"{entry.title} is not on this machine"
     layouts = [", ".join(layout.needs) or "*.parquet" for layout in entry.layouts]
     do = f"place in {place}: " + "; or ".join(layouts)
     pickled = [name for name in PICKLED if (place / name).exists() or (base / name).exists()]
@@ -119,6 +124,5 @@ def _not_there(entry: Entry, base: Path) -> DataError:
         do += f" ({pickled[0]} holds pickles, which could run code, and is not opened)"
     hint = f"raycl data prepare {entry.name} says where it is found"
     more = f"{hint} and fetches it with --download" if entry.downloads else hint
-    return DataError(
-        what, got=f"looked for {', '.join(entry.folders)} in {base}", do=f"{do}\n    {more}"
-    )
+    looked = f"looked for {', '.join(entry.folders)} in {base}"
+    return DataError(what, got=looked, do=f"{do}\n    {more}")
