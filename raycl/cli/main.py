@@ -20,6 +20,7 @@ from raycl.redaction import Redacting, secrets_here
 
 COMMANDS = {
     "demo": "The whole story offline on this machine: a few methods, one leaderboard.",
+    "data": "Data sets by name: list, prepare, verify.",
     "run": "Run one method on one stream; the same command again continues or answers.",
     "embed": "Embed the images of a stream, once; runs find them in the store.",
     "caption": "Caption the images of each class; what is kept of them is text.",

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from raycl.config.streams import FolderStream, StreamSpec
+from raycl.config.streams import ImageFiles, StreamSpec
 from raycl.errors import ConfigError
 
 SINKS = ("tensorboard", "wandb", "mlflow")
@@ -57,7 +57,7 @@ def flags_of_place(
 
 def skipping_corrupt(stream: StreamSpec) -> StreamSpec:
     """The stream with its corrupt images left out."""
-    if not isinstance(stream, FolderStream):
+    if not isinstance(stream, ImageFiles):
         raise ConfigError(
             "--skip-corrupt is for images in folders", got=f"stream.kind={stream.kind}"
         )

@@ -13,7 +13,7 @@ from raycl.cli.show import show_result
 from raycl.config.clusters import execution_part
 from raycl.config.loading import Config, load, merge, parse_setting, read_file
 from raycl.config.methods import parse_method
-from raycl.config.streams import FolderStream, parse_probe, parse_stream
+from raycl.config.streams import ImageFiles, parse_probe, parse_stream
 from raycl.engine.run import default_store
 from raycl.engine.run import run as run_experiment
 from raycl.observe.display import watcher_for_stderr
@@ -110,6 +110,6 @@ def _skipping_corrupt(config: Config) -> Config:
     skip = {
         role: skipping_corrupt(spec)
         for role, spec in roles.items()
-        if spec is not None and (role == "stream" or isinstance(spec, FolderStream))
+        if spec is not None and (role == "stream" or isinstance(spec, ImageFiles))
     }
     return config.model_copy(update={"experiment": experiment.model_copy(update=skip)})
