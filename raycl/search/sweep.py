@@ -29,7 +29,6 @@ from raycl.search.orders import OrderBook
 from raycl.search.shipped_spaces import find_space
 from raycl.search.standings import best_sample, failed_share, summary
 from raycl.search.watching import Silent, SweepWatcher, Telling, watcher_of
-from raycl.store.artefact import slug
 from raycl.store.pulses import beating
 from raycl.store.store import Store
 

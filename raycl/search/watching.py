@@ -63,6 +63,9 @@ class Telling:
             self._observer(Progress(-1, "trials", over, total, "trial"))
         self._watcher.update()
 
+    def warn(self, words: str) -> None:
+        self._watcher.warn(words)
+
     def __enter__(self) -> Telling:
         self._watcher.__enter__()
         return self
