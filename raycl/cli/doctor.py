@@ -41,7 +41,7 @@ class Check:
 @click.option("--ray/--no-ray", default=True, help="Whether to try Ray, some 5 seconds.")
 @click.option("--cluster", metavar="NAME|FILE", help="What would fail there, before it is sent.")
 @click.option("--nodes", is_flag=True, help="Ask each node of the cluster at --address.")
-@click.option("--mount", "mounts", multiple=True, help="With --nodes: a folder each must have.")
+@click.option("--mount", "mounts", multiple=True, help="With --nodes: a place each must have.")
 @click.option("--json", "as_json", is_flag=True, help="With --nodes: one JSON object on stdout.")
 def doctor(
     store: str | None,

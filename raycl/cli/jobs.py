@@ -12,9 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from raycl.cli.submit import cluster
+from raycl.engine.run import default_store
+from raycl.errors import ClusterError, ConfigError, StoreError
+from raycl.launch.doing import doing
 from raycl.launch.jobs import Job
 from raycl.launch.profiles import read_profile
 from raycl.launch.sending import ended, follow, sender_of
+from raycl.redaction import redacted_lines
+from raycl.store.pulses import ALONE, Heard
 
 
 @click.group()
@@ -31,12 +36,54 @@ def list_jobs(cluster: str, as_json: bool) -> None:
 
 
 @jobs.command()
-@click.argument("job")
-@cluster
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def status(job: str, cluster: str, as_json: bool) -> None:
-    """What JOB is doing: an id, its beginning, or a command's name for its last attempt."""
-    _show([sender_of(read_profile(cluster)).job(job)], as_json)
+@click.argument("job", required=False)
+@click.option("--cluster", metavar="NAME|FILE", help="Ask the cluster too: a profile, or a file.")
+@click.option("--store", help="Where it tells what it does [the profile's, else RAYCL_STORE].")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+def status(job: str | None, cluster: str | None, store: str | None, as_json: bool) -> None:
+    """What JOB is doing: an id, its beginning, or a command's name for its last attempt.
+
+    Task, stage, pace and time left come from the store, from any machine that reads it; without
+    --cluster that is all, and without JOB it is every command there that beat within a day.
+    """
+    if cluster is None:
+        _tell(doing(store or default_store(), job), as_json)
+        return
+    if job is None:
+        raise ConfigError("which job?", do="`raycl jobs list` shows all")
+    profile = read_profile(cluster)
+    found: Job | None = None
+    try:
+        found = sender_of(profile).job(job)
+    except ClusterError as error:
+        click.echo(f"raycl: {error}", err=True)
+    beats: list[Heard] = []
+    try:
+        beats = doing(store or profile.execution.store, found.id if found else job)
+    except StoreError as error:
+        click.echo(f"what it does cannot be told: {error}", err=True)
+    _together(found, beats, as_json)
+
+
+def _together(job: Job | None, beats: list[Heard], as_json: bool) -> None:
+    """What the cluster says of a job, and what the job itself says in the store."""
+    if job is None:
+        _tell(beats, as_json)
+    elif as_json:
+        said = [beat.as_json() for beat in beats]
+        click.echo(json.dumps({**job.as_json(), "doing": said}))
+    else:
+        _show([job], as_json=False)
+        for beat in beats:
+            click.echo(f"  {beat.sentence()}")
+
+
+def _tell(beats: list[Heard], as_json: bool) -> None:
+    for beat in beats:
+        whose = "" if beat.job == ALONE else f"{beat.job}: "
+        click.echo(json.dumps(beat.as_json()) if as_json else whose + beat.sentence())
+    if not beats:
+        click.echo("nothing beats there", err=True)
 
 
 @jobs.command()
@@ -49,7 +96,7 @@ def logs(job: str, cluster: str, following: bool) -> int:
     if following:
         return follow(job, profile, _print)
     sender = sender_of(profile)
-    for text in sender.log(sender.job(job).id, follow=False):
+    for text in redacted_lines(sender.log(sender.job(job).id, follow=False)):
         _print(text)
     return 0
 
@@ -75,7 +122,7 @@ def wait(job: str, cluster: str) -> int:
     """Wait for JOB, keep its log in the store, and exit with its exit code."""
     profile = read_profile(cluster)
     sender = sender_of(profile)
-    found = ended(sender.job(job).id, profile, sender)
+    found = ended(sender.job(job).id, profile, sender, tell=lambda line: click.echo(line, err=True))
     click.echo(f"{found.id}: {found.state} {found.detail}".rstrip(), err=True)
     return found.exit_code
 

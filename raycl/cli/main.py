@@ -2,6 +2,7 @@
 
 0 done, 1 failed, 2 bad input, 130 interrupted, 75 stopped but resumable. Errors that raycl
 raises on purpose are shown without a traceback; anything else is a bug and shows one.
+What is printed leaves out the values of secret variables (see `raycl.redaction`).
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO, cast
 
 import click
 
 from raycl.errors import RayclError
+from raycl.redaction import Redacting, secrets_here
 
 COMMANDS = {
     "demo": "The whole story offline on this machine: a few methods, one leaderboard.",
+    "data": "Data sets by name: list, prepare, verify.",
     "run": "Run one method on one stream; the same command again continues or answers.",
     "embed": "Embed the images of a stream, once; runs find them in the store.",
     "caption": "Caption the images of each class; what is kept of them is text.",
@@ -81,6 +84,10 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that says how it went."""
+    secrets = secrets_here()
+    if secrets:
+        sys.stdout = cast(TextIO, Redacting(sys.stdout, secrets))
+        sys.stderr = cast(TextIO, Redacting(sys.stderr, secrets))
     sys.exit(code_of(args))
 
 

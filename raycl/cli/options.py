@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 
 import click
 
-from raycl.config.streams import FolderStream, StreamSpec
+from raycl.config.streams import ImageFiles, StreamSpec
 from raycl.errors import ConfigError
+
+SINKS = ("tensorboard", "wandb", "mlflow")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,8 +31,18 @@ def add_place(command: F) -> F:
     return command
 
 
+add_sinks = click.option(
+    "--log-to", multiple=True, type=click.Choice(SINKS), help="Tell this tool of it as well."
+)
+
+
 def flags_of_place(
-    *, store: str | None, pool: str | None, address: str | None, workers: int | None
+    *,
+    store: str | None,
+    pool: str | None,
+    address: str | None,
+    workers: int | None,
+    log_to: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """The fields of an `Execution` that were given."""
     given = {
@@ -38,13 +50,14 @@ def flags_of_place(
         "pool": "ray" if address and not pool else pool,
         "address": address,
         "workers": workers,
+        "log_to": log_to or None,
     }
     return {name: value for name, value in given.items() if value is not None}
 
 
 def skipping_corrupt(stream: StreamSpec) -> StreamSpec:
     """The stream with its corrupt images left out."""
-    if not isinstance(stream, FolderStream):
+    if not isinstance(stream, ImageFiles):
         raise ConfigError(
             "--skip-corrupt is for images in folders", got=f"stream.kind={stream.kind}"
         )

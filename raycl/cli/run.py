@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from raycl import shipped
-from raycl.cli.options import add_place, flags_of_place, skipping_corrupt
+from raycl.cli.options import add_place, add_sinks, flags_of_place, skipping_corrupt
 from raycl.cli.show import show_result
 from raycl.config.clusters import execution_part
 from raycl.config.loading import Config, load, merge, parse_setting, read_file
 from raycl.config.methods import parse_method
-from raycl.config.streams import FolderStream, parse_probe, parse_stream
+from raycl.config.streams import ImageFiles, parse_probe, parse_stream
 from raycl.engine.run import default_store
 from raycl.engine.run import run as run_experiment
 from raycl.observe.display import watcher_for_stderr
@@ -37,6 +37,7 @@ from raycl.observe.display import watcher_for_stderr
 )
 @click.option("--set", "settings", multiple=True, metavar="A.B=V", help="Override one option.")
 @add_place
+@add_sinks
 @click.option("--stop-after", type=int, metavar="N", help="Stop, resumably, after task N.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def run(as_json: bool, **options: Any) -> None:
@@ -109,6 +110,6 @@ def _skipping_corrupt(config: Config) -> Config:
     skip = {
         role: skipping_corrupt(spec)
         for role, spec in roles.items()
-        if spec is not None and (role == "stream" or isinstance(spec, FolderStream))
+        if spec is not None and (role == "stream" or isinstance(spec, ImageFiles))
     }
     return config.model_copy(update={"experiment": experiment.model_copy(update=skip)})

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from raycl.cli.options import add_place, flags_of_place
+from raycl.cli.options import add_place, add_sinks, flags_of_place
 from raycl.config.execution import Execution
 from raycl.config.loading import check
 from raycl.config.space import Space
@@ -32,8 +32,8 @@ from raycl.search.sweep import sweep as run_sweep
 @click.option("--new", is_flag=True, help="Begin another of this name.")
 @click.option("--extend-tasks", type=int, metavar="N", help="Let trials go on to N tasks.")
 @click.option("--no-test", is_flag=True, help="Leave the best unmeasured on the test data.")
-@click.option("--log-to", "loggers", multiple=True, help="tensorboard, csv, json, wandb, mlflow.")
 @add_place
+@add_sinks
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
 def sweep(
     space: str,
@@ -45,7 +45,6 @@ def sweep(
     new: bool,
     extend_tasks: int | None,
     no_test: bool,
-    loggers: tuple[str, ...],
     as_json: bool,
     **place: Any,
 ) -> None:
@@ -56,9 +55,7 @@ def sweep(
     asked = {"samples": samples, "seeds": _seeds(seeds), "name": name, "concurrent": concurrent}
     found = _with(_on(find_space(space), stream), {n: v for n, v in asked.items() if v is not None})
     flags = {"store": default_store(), "pool": "ray", **flags_of_place(**place)}
-    options = SweepOptions(
-        new=new, extend_tasks=extend_tasks, test=not no_test, quiet=False, loggers=loggers
-    )
+    options = SweepOptions(new=new, extend_tasks=extend_tasks, test=not no_test, quiet=False)
     answer = run_sweep(found, check(Execution, flags), options)
     if as_json:
         click.echo(json.dumps(answer))

@@ -12,9 +12,24 @@ def _nothing(done: int, total: int) -> None:
     pass
 
 
+class _Process:
+    """What is known of the process around us, by whoever hosts workers in it."""
+
+    leaving: Callable[[], bool] = staticmethod(never)
+
+
+def know_leaving(leaving: Callable[[], bool]) -> None:
+    """Tells what says whether this process is about to go."""
+    _Process.leaving = staticmethod(leaving)
+
+
+def _leaving() -> bool:
+    return _Process.leaving()
+
+
 class Here:
-    """Whether to stop, and where progress goes. A copy that travelled never stops, because
-    whoever sent it ends its process instead, and tells nobody."""
+    """Whether to stop, and where progress goes. A copy that travelled stops only where its
+    process is about to go, because whoever sent it ends its process instead, and tells nobody."""
 
     def __init__(
         self,
@@ -24,4 +39,4 @@ class Here:
         self.stopping, self.progress = stopping, progress
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Here, ()
+        return Here, (_leaving,)

@@ -4,7 +4,8 @@ The driver only watches: heads of clusters have neither. Guarantees: events reac
 driver's observer in order, and none is lost unless the actor dies with it; an exception
 of the target keeps its type; if the actor dies it is replaced and the target runs again,
 for as long as each life makes progress (something computed or a task done); a stop is
-passed on, and enforced after a grace.
+passed on, and enforced after a grace; if its node is draining, it is asked to save and stop
+in the same way, and goes on elsewhere.
 
 Not guaranteed: that the target runs once. It continues from what it stored.
 """
@@ -21,18 +22,19 @@ import ray
 from raycl.compute.failures import Failure
 from raycl.compute.learner import Stoppable, Target
 from raycl.compute.pool import DEFAULT_ATTEMPTS, Resources
+from raycl.compute.ray_drain import LEAVING, draining, own_node
 from raycl.compute.ray_resources import StartWatch
 from raycl.compute.ray_session import Session
 from raycl.compute.ray_worker import arrived, hide_gpus, reason, travelling
 from raycl.compute.stopping import StopRequest
 from raycl.errors import ConfigError, StoppedError, WorkError
-from raycl.observe.events import Computed, Event, Observer, TaskDone, WorkerLost
+from raycl.observe.events import Computed, Event, Observer, TaskDone, Warned, WorkerLost
 
 GRACE_SECONDS = 15.0
 PROGRESS = (Computed, TaskDone)
 _POLL_SECONDS = 1.0
 _WATCH_SECONDS = 0.2
-_THREADS = 4  # run, events, stop, and one to spare
+_THREADS = 4  # run, events, stop, and one for where it is
 
 
 def host(
@@ -57,6 +59,9 @@ def host(
         life = _Life(resources, observer, stop, grace, patience)
         try:
             return life.watch(target, payload)
+        except _Moved:
+            observer(Warned(f"the learner moves: {LEAVING}"))
+            continue
         except ray.exceptions.RayError as error:
             why = reason(error)
         finally:
@@ -70,6 +75,10 @@ def host(
                 f"the learner died {deaths} time(s) in a row without progress; last: {why}",
                 do="look at its memory; the same command continues from what is stored",
             )
+
+
+class _Moved(Exception):  # noqa: N818 - no fault
+    """A life ended because its node will go; the next begins from what it saved."""
 
 
 class LearnerActor:
@@ -93,6 +102,9 @@ class LearnerActor:
             with self._news:
                 self._ended = True
                 self._news.notify_all()
+
+    def node(self) -> str:
+        return own_node()
 
     def stop(self) -> None:
         self._stop.request()
@@ -133,6 +145,9 @@ class _Life:
         self._started = False
         self._seen = 0
         self._start_watch = StartWatch("the learner", resources, observer, patience)
+        self._place = self._actor.node.remote()
+        self._node = ""
+        self._moving = False
         self._kill_at: float | None = None
         self.progressed = False
 
@@ -144,10 +159,11 @@ class _Life:
             ready, _ = ray.wait([result, news], num_returns=1, timeout=_WATCH_SECONDS)
             if result in ready:
                 self._tell_rest(news)
-                return _opened(result)
+                return self._opened(result)
             if news in ready:
                 self._tell(ray.get(news))
                 news = self._ask(_POLL_SECONDS)
+            self._mind_drain()
             self._mind_stop()
             if not self._started:
                 self._start_watch.check()
@@ -173,15 +189,33 @@ class _Life:
                 self._tell(events)
                 news = self._ask(0)
 
+    def _opened(self, result: Any) -> Any:
+        try:
+            return _opened(result)
+        except StoppedError:
+            if self._moving and not self._stop.requested:
+                raise _Moved from None
+            raise
+
+    def _mind_drain(self) -> None:
+        going = draining()
+        if going and not self._node:
+            with contextlib.suppress(ray.exceptions.RayError):
+                self._node = ray.get(self._place, timeout=0)
+        self._moving = self._moving or self._node in going
+
     def _mind_stop(self) -> None:
-        if not self._stop.requested:
+        stops = self._stop.requested
+        if not stops and not self._moving:
             return
         if not self._started:
-            raise StoppedError("stopped before the learner started")
+            raise StoppedError("stopped before the learner started") if stops else _Moved
         if self._kill_at is None:
             self._kill_at = time.monotonic() + self._grace
             self._actor.stop.remote()
         elif time.monotonic() >= self._kill_at:
+            if not stops:
+                raise _Moved
             raise StoppedError(
                 f"the learner did not stop within {self._grace:g} s and was ended",
                 do="what it finished is stored; the same command continues",

@@ -9,6 +9,7 @@ from typing import Any
 import ray as untyped_ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raycl.compute.ray_drain import draining
 from raycl.compute.ray_session import require_connection
 
 LONGEST_SECONDS = 120.0
@@ -39,10 +40,12 @@ def on_each_node(
     others_only: bool = False,
     seconds: float = LONGEST_SECONDS,
 ) -> list[NodeAnswer]:
-    """The answers of all nodes that are alive, or of all but this process's own."""
+    """The answers of all nodes that stay, or of all those but this process's own."""
     require_connection()
     own = ray.get_runtime_context().get_node_id()
-    nodes = [n for n in ray.nodes() if n["Alive"] and not (others_only and n["NodeID"] == own)]
+    # Nothing is placed on a node that is draining: it would never answer.
+    left_out = draining(fresh=True) | ({own} if others_only else set())
+    nodes = [n for n in ray.nodes() if n["Alive"] and n["NodeID"] not in left_out]
     task = ray.remote(num_cpus=0, max_retries=1)(_call)
     asked = {}
     for node in nodes:

@@ -5,6 +5,9 @@ item it was at is retried, an item that merely waited behind it loses no attempt
 two items per worker are with Ray and at most twice as many are drawn ahead; the last ones
 never wait behind a busy worker while another is idle.
 
+An actor whose node is draining gets nothing new: what it works at is finished, or saved and
+goes on elsewhere if the work looks at its `Here`, and costs no attempt even if the node dies.
+
 Idle actors are kept for the next map of the same resources, because a fresh process pays
 seconds for its imports; the worker instance is built anew for each map. `warm=False`, or
 `close`, gives their resources back.
@@ -31,13 +34,14 @@ from raycl.compute.pool import (
     Service,
     WorkerSpec,
 )
+from raycl.compute.ray_drain import LEAVING, draining
 from raycl.compute.ray_resources import StartWatch, cluster_cpus
 from raycl.compute.ray_service import RayService
 from raycl.compute.ray_session import require_connection
 from raycl.compute.ray_worker import PoolWorker, RayReference, arrived, reason
 from raycl.compute.stopping import never
 from raycl.errors import ConfigError, RayclError, StoppedError, WorkError
-from raycl.observe.events import Observer, WorkerLost, nobody
+from raycl.observe.events import Observer, Warned, WorkerLost, nobody
 
 _WAIT_SECONDS = 0.5
 _SETTLE_SECONDS = 30.0
@@ -51,6 +55,10 @@ class _Hand:
     resources: Resources
     calls: list[_Call] = field(default_factory=list)
     built: bool = False
+    node: str = ""
+    """Where it is, once it is built."""
+    leaving: bool = False
+    """Whether its node was seen draining."""
     fresh: bool = True
     """Whether the actor has yet to prove, in its first map, that it can live."""
 
@@ -149,8 +157,11 @@ class RayPool:
         """An idle actor if one fits, else a new one."""
         if self._idle and self._idle[0].resources != resources:
             self._dismiss_idle()
-        if self._idle:
-            return self._idle.pop()
+        while self._idle:
+            hand = self._idle.pop()
+            if hand.node not in draining():
+                return hand
+            _kill(hand)
         options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_restarts": 0}
         actor = ray.remote(PoolWorker).options(**options).remote(gpus=resources.gpus)
         return _Hand(actor, resources)
@@ -223,16 +234,35 @@ class _Map:
         if self._freed:
             raise WorkError("the pool was closed before all results were read")
         self._draw()
+        self._mind_drains()
         for hand in self._hands:
             if hand.built and not hand.calls and self._todo:
                 self._send(hand)
         for hand in self._hands:
             # A second item hides the way to the driver and back.
-            if hand.built and len(hand.calls) == 1 and len(self._todo) > self._pool.workers:
+            one_at_work = hand.built and len(hand.calls) == 1 and not hand.leaving
+            if one_at_work and len(self._todo) > self._pool.workers:
                 self._send(hand)
         while len(self._hands) < self._pool.workers and self._waiting_for_hands():
             self._hire()
         return bool(self._todo) or any(not call.builds for call in self._pending.values())
+
+    def _mind_drains(self) -> None:
+        """Lets go of actors on nodes that will go, as soon as they are idle."""
+        going = draining()
+        for hand in [hand for hand in self._hands if hand.node in going]:
+            hand.leaving = True
+            if not hand.calls:
+                self._let_go(hand)
+
+    def _let_go(self, hand: _Hand) -> None:
+        """What waited behind its last item goes back to the others."""
+        _kill(hand)
+        self._hands.remove(hand)
+        for call in reversed(hand.calls):
+            del self._pending[call.status]
+            self._todo.appendleft((call.index, call.item))
+        self._pool.observer(Warned(f"{self._worker.name} moves: {LEAVING}"))
 
     def _draw(self) -> None:
         while not self._drained and len(self._todo) < 2 * self._pool.workers:
@@ -269,6 +299,7 @@ class _Map:
             ready, _ = ray.wait(waiting, num_returns=1, timeout=_WAIT_SECONDS)
             if ready:
                 return list(ready)
+            self._mind_drains()
             if not any(hand.built for hand in self._hands):
                 self._start_watch.check()
 
@@ -284,10 +315,10 @@ class _Map:
         """A failure, or the value (or its reference). Raises if Ray lost the one or other."""
         try:
             failure = ray.get(call.status, timeout=timeout)
-            if failure is not None:
+            if isinstance(failure, Failure):
                 return arrived(failure)
             if call.builds:
-                return None
+                return failure
             return ray.get(call.value) if self._fetch else RayReference(call.value)
         except ray.exceptions.RayTaskError as error:
             # The worker is fine, and what it returned could not be sent.
@@ -298,15 +329,27 @@ class _Map:
         del self._pending[call.status]
         if call.builds:
             self._accept_build(call.hand, answer)
-        elif not isinstance(answer, Failure):
+            return
+        if not isinstance(answer, Failure):
             self._record.forget(call.index)
             yield Done(call.index, call.item, answer)
+        elif self._was_put_down(call.hand, answer):
+            self._todo.appendleft((call.index, call.item))
         elif self._record.again(call.index, call.item, answer):
             self._todo.append((call.index, call.item))
+        if call.hand.leaving and call.hand in self._hands:
+            self._let_go(call.hand)
 
-    def _accept_build(self, hand: _Hand, failure: Failure | None) -> None:
-        if failure is None:
-            hand.built = True
+    def _was_put_down(self, hand: _Hand, failure: Failure) -> bool:
+        """Whether an item was saved because its node will go; others stop only if they may."""
+        if isinstance(failure.error, StoppedError) and not self._pool.stopping():
+            hand.leaving = hand.leaving or hand.node in draining(fresh=True)
+            return hand.leaving
+        return False
+
+    def _accept_build(self, hand: _Hand, failure: Failure | str) -> None:
+        if isinstance(failure, str):
+            hand.built, hand.node = True, failure
             self._lost_builds = 0
             return
         if isinstance(failure.error, RayclError):
@@ -343,6 +386,10 @@ class _Map:
                     f"the worker {self._worker.name} died {self._lost_builds} times while it was "
                     f"built; last: {why}"
                 )
+            return
+        if call.hand.leaving:
+            self._tell_lost(f"{LEAVING}, and went", self._record.used(call.index))
+            self._todo.appendleft((call.index, call.item))
             return
         self._tell_lost(why, self._record.used(call.index) + 1)
         if self._record.again(call.index, call.item, died(why)):

@@ -14,6 +14,7 @@ from typing import Any
 import ray as untyped_ray
 
 from raycl.compute.pool import Resources
+from raycl.compute.ray_drain import draining
 from raycl.errors import ClusterError
 from raycl.observe.events import Observer, Warned
 
@@ -87,7 +88,8 @@ def _shares() -> list[Resources]:
 
 
 def _alive() -> list[dict[str, Any]]:
-    return [node for node in ray.nodes() if node["Alive"]]
+    going = draining()
+    return [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in going]
 
 
 def _nodes_have() -> str:

@@ -14,7 +14,9 @@ import ray
 from ray import cloudpickle
 
 from raycl.compute.failures import Failure
+from raycl.compute.here import know_leaving
 from raycl.compute.pool import LostReferenceError, WorkerSpec
+from raycl.compute.ray_drain import draining, has_elsewhere, own_node
 from raycl.compute.threads import limit_threads
 
 NAMESPACE = "raycl"
@@ -44,16 +46,19 @@ class PoolWorker:
         if not gpus:
             hide_gpus()
         limit_threads(1)
+        node = own_node()
+        know_leaving(lambda: node in draining())
         self._instance: Any = None
 
-    def build(self, worker: WorkerSpec) -> Failure | None:
+    def build(self, worker: WorkerSpec) -> Failure | str:
+        """The id of the node where it is now ready to work."""
         self._instance = None  # lets go of the old one before the new one takes memory
         try:
             self._instance = worker.build()
         except Exception as error:
             return travelling(error)
         limit_threads(1)  # again, for the libraries that building has loaded
-        return None
+        return own_node()
 
     def work(self, item: Any) -> tuple[Failure | None, Any]:
         try:
@@ -77,6 +82,8 @@ class ServiceWorker:
         return self._failure
 
     def call(self, method: str, args: tuple[Any, ...]) -> tuple[Failure | None, Any]:
+        if own_node() in draining() and has_elsewhere():
+            os._exit(0)  # Ray builds it on another node, and repeats the call there
         try:
             return None, getattr(self._state, method)(*args)
         except Exception as error:

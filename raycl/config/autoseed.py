@@ -30,12 +30,16 @@ class SeedUpdate(Spec):
     inner_lr: float = Field(1e-2, gt=0)
     held_out: float = Field(0.05, gt=0, lt=1)
     """Share of a class's samples that judges its seeds, at least one where there are two."""
+    old_scale: float = Field(0.3, gt=0)
+    """Of the logits, where old seeds judge beside held-out samples; 1 in the description. An old
+    seed is the middle of a class that is wider: at full scale it is safe while the class's edge
+    is lost to new keys."""
 
 
 class AutoSeed(Spec):
     """A few generated pairs of a visual and a textual prototype per class, and two adapters."""
 
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     kind: Literal["autoseed"] = "autoseed"
     per_class: int = Field(4, ge=1)
     """Seeds generated for each class; similar ones are merged."""

@@ -21,21 +21,12 @@ from raycl.config.execution import Execution
 from raycl.config.loading import check
 from raycl.config.spec import Spec
 from raycl.errors import ConfigError
+from raycl.redaction import has_password, is_secret_name, looks_secret
 
 KINDS = ("local", "ray", "kuberay", "slurm", "launcher")
 LONGEST_SHOWN = 120
 JOBS_ADDRESS = "http://127.0.0.1:8265"
 """Where a tunnel or a port-forward puts the Jobs API of a cluster that is not open to us."""
-
-_SECRET_NAME = re.compile(
-    r"(?i)(token|secret|passw(or)?d|credential|private_?key|api_?key|access_?key)"
-)
-_SECRET_VALUE = re.compile(
-    r"hf_\w{20,}|gh[pousr]_\w{20,}|AKIA[0-9A-Z]{16}|sk-[\w-]{20,}|-----BEGIN [A-Z ]*PRIVATE KEY"
-)
-_PASSWORD_IN_ADDRESS = re.compile(r"\w+://[^/@\s]*:[^/@\s]*@")
-# Where a name is safe although it looks like one: it holds a path, not a secret.
-_HOLDS_A_PATH = re.compile(r"(?i)(_path|_file|_dir)$")
 
 
 def _line(text: str) -> str:
@@ -196,7 +187,7 @@ class _Profile(Spec):
 
     @model_validator(mode="after")
     def _has_no_password_in_the_store(self) -> _Profile:
-        if _PASSWORD_IN_ADDRESS.search(self.execution.store):
+        if has_password(self.execution.store):
             raise ValueError("the store's address holds a password: leave it to the nodes")
         return self
 
@@ -350,16 +341,6 @@ class _Wrapper(Spec):
 def under(path: str, mounts: tuple[Mount, ...]) -> bool:
     """Whether an absolute path lies on one of the mounts."""
     return any(path == m.path or path.startswith(m.path.rstrip("/") + "/") for m in mounts)
-
-
-def looks_secret(value: str) -> bool:
-    """Whether a text has the form of a known kind of secret."""
-    return bool(_SECRET_VALUE.search(value) or _PASSWORD_IN_ADDRESS.search(value))
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a variable is named as those are that hold a secret."""
-    return bool(_SECRET_NAME.search(name)) and not _HOLDS_A_PATH.search(name)
 
 
 def profile_of(tree: Mapping[str, Any]) -> Profile:

@@ -44,6 +44,8 @@ class Execution(Spec):
     """Who encodes prompts while they are trained: the process that trains, or the pool's
     workers, some prompts each. Worth it where a step takes longer than a tenth of a second."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Tools that a run, or each trial of a sweep, is told to as well."""
     stop_after: int | None = Field(None, ge=1)
     """Stop, resumably, once this many tasks of the stream are stored."""
 

@@ -35,7 +35,7 @@ class Experiment(Spec):
 
     def resolved(self) -> Experiment:
         """The same experiment with all four seeds and the backbone written out."""
-        stream = self.stream.model_copy(
+        stream = self.stream.with_usual_tasks().model_copy(
             update={
                 "order_seed": _first(self.stream.order_seed, self.seed),
                 "shot_seed": _first(self.stream.shot_seed, self.seed),

@@ -22,6 +22,7 @@ from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
 from raycl.config.generators import GENERATORS, parse_generator
 from raycl.config.methods import BUILT_IN, PROMPTS, kind_of, parse_method
+from raycl.config.sources.catalogue import known_names
 from raycl.config.spec import Spec
 from raycl.config.streams import STREAMS, parse_probe, parse_stream
 from raycl.errors import ConfigError
@@ -153,8 +154,12 @@ def _spelt_out(tree: Mapping[str, Any]) -> Tree:
         ("stream", parse_stream),
         ("probe", parse_probe),
     ):
-        if isinstance(out.get(name), str):
-            out[name] = parse(out[name])
+        given = out.get(name)
+        if isinstance(given, str):
+            out[name] = parse(given)
+        elif name != "method" and isinstance(given, Mapping) and isinstance(given.get("kind"), str):
+            # `{kind: cifar100, tasks: 20}` is the named stream with that option.
+            out[name] = {**given, **(parse(given["kind"]) if ":" not in given["kind"] else {})}
     method = out.get("method")
     if isinstance(method, Mapping):
         out["method"] = {**method, **_spelt_out_parts(method)}
@@ -229,7 +234,8 @@ def _kinds_list(field: str) -> list[str]:
         "probe": STREAMS,
         "generator": GENERATORS,
     }.get(field, ())
-    return [kind_of(spec) for spec in specs]
+    kinds = [kind_of(spec) for spec in specs]
+    return [*(k for k in kinds if k != "named"), *known_names()] if specs == STREAMS else kinds
 
 
 def _kinds(field: str) -> str:

@@ -21,7 +21,7 @@ from raycl.compute.here import Here
 from raycl.compute.pool import DEFAULT_RESOURCES, Pool, Resources, WorkerSpec
 from raycl.compute.stopping import never
 from raycl.config.backbones import Backbone
-from raycl.config.streams import FolderStream, ImageStream
+from raycl.config.streams import ImageFiles, ImageStream
 from raycl.embedding.encoding import (
     Chunk,
     ChunkEncoder,
@@ -219,7 +219,7 @@ def _decoders(pool: Pool, resources: Resources) -> int:
 
 
 def _skips(spec: ImageStream) -> bool:
-    return isinstance(spec, FolderStream) and spec.corrupt == "skip"
+    return isinstance(spec, ImageFiles) and spec.corrupt == "skip"
 
 
 def _places(corrupt: list[dict[str, Any]]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from raycl.backbones.content import backbone_digests
 from raycl.config.backbones import Backbone
 from raycl.config.spec import Json, described, digest, identity
-from raycl.config.streams import FolderStream, ImageStream
+from raycl.config.streams import ImageFiles, ImageStream, images_alone
 from raycl.store.artefact import ArtefactSpec
 from raycl.streams.content import content_digests
 
@@ -22,9 +22,6 @@ EMBEDDING_REVISION = 1
 
 CHUNK = 512
 """About how many images a unit of work holds: what a kill costs a worker at most."""
-
-OF_TASKS = ("tasks", "shots", "order_seed", "shot_seed")
-"""Fields of a stream that say what becomes of its images, not which they are."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,7 @@ class EmbeddingIdentity:
     @classmethod
     def of(cls, spec: ImageStream, backbone: Backbone) -> EmbeddingIdentity:
         """Reads the digests of images and weights; both must exist."""
+        spec = images_alone(spec)
         return cls(spec, backbone, content_digests(spec), backbone_digests(backbone))
 
     @property
@@ -50,7 +48,7 @@ class EmbeddingIdentity:
         """The vectors of the rows from `first` up to `last`; the same one whether corrupt
         images are then refused or left out."""
         spec = self.spec
-        if isinstance(spec, FolderStream):
+        if isinstance(spec, ImageFiles):
             spec = spec.model_copy(update={"corrupt": "refuse"})
         return self._images("features-chunk", spec, {"rows": [first, last]})
 
@@ -61,13 +59,12 @@ class EmbeddingIdentity:
         return self.backbone.batch * max(1, CHUNK // self.backbone.batch)
 
     def _images(self, kind: str, spec: ImageStream, part: dict[str, Json]) -> ArtefactSpec:
-        images = spec.model_copy(update=dict.fromkeys(OF_TASKS))
         seeing = blind_to_text(self.backbone)
         return ArtefactSpec(
             kind=kind,
-            name=spec.kind,
-            identity={"images": identity(images), "backbone": identity(seeing), **part},
-            described={"images": described(images), "backbone": described(seeing), **part},
+            name=spec.title,
+            identity={"images": identity(spec), "backbone": identity(seeing), **part},
+            described={"images": described(spec), "backbone": described(seeing), **part},
             revision=EMBEDDING_REVISION,
             parents=self.contents + self.weights,
         )

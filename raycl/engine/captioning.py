@@ -13,7 +13,7 @@ from raycl.compute.stopping import StopRequest
 from raycl.config.backbones import Backbone
 from raycl.config.captions import Captioning
 from raycl.config.execution import Execution
-from raycl.config.streams import EmbeddingsStream, FolderStream, ImageStream, StreamSpec
+from raycl.config.streams import EmbeddingsStream, ImageFiles, ImageStream, StreamSpec
 from raycl.engine.embedding import named
 from raycl.engine.host import Host, open_pool
 from raycl.engine.hosting import (
@@ -22,6 +22,7 @@ from raycl.engine.hosting import (
     absolute_store,
     check_execution,
     hosted,
+    read_by,
 )
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError, DataError
@@ -104,7 +105,18 @@ def caption(
         execution=execution.model_copy(update={"store": absolute_store(execution.store)}),
         out=None if out is None else str(out.absolute()),
     )
-    return CaptionResult(**hosted(caption_stream, job, execution, observer, stop or StopRequest()))
+    title = f"caption {stream.kind}"
+    return CaptionResult(
+        **hosted(
+            caption_stream,
+            job,
+            execution,
+            observer,
+            stop or StopRequest(),
+            title=title,
+            reads=read_by(job.stream, job.clip),
+        )
+    )
 
 
 def refuse_name(out: Path) -> None:
@@ -143,7 +155,7 @@ def caption_stream(host: Host, job: CaptionJob) -> dict[str, Any]:
             stopping=host.stopping,
             device=device,
             resources=resources,
-            skip_corrupt=isinstance(job.stream, FolderStream) and job.stream.corrupt == "skip",
+            skip_corrupt=isinstance(job.stream, ImageFiles) and job.stream.corrupt == "skip",
         )
     if job.out is not None:
         tasks = [task for task, _ in order]
@@ -175,8 +187,9 @@ def _tasks(images: ImageSet, job: CaptionJob) -> list[tuple[int, int]]:
     """(task, class id) of every class, as a run of this stream and seed would meet them."""
     from raycl.streams.splitting import task_classes
 
-    seed = job.seed if job.stream.order_seed is None else job.stream.order_seed
-    parts = task_classes(images.class_domain, len(images.domains), job.stream.tasks, seed)
+    stream = job.stream.with_usual_tasks()
+    seed = job.seed if stream.order_seed is None else stream.order_seed
+    parts = task_classes(images.class_domain, len(images.domains), stream, seed)
     return [(task, c) for task, classes in enumerate(parts) for c in classes]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,13 +14,9 @@ from raycl.compute.pool import Pool, Resources
 from raycl.config.backbones import GIVEN_LOGIT_SCALE, Backbone
 from raycl.config.execution import Execution
 from raycl.config.streams import (
-    DigitsStream,
     EmbeddingsStream,
-    FolderStream,
-    GlyphsStream,
     ImageStream,
     StreamSpec,
-    TinyXtailStream,
 )
 from raycl.embedding.device import pick_device
 from raycl.embedding.source import Embedded, embedded
@@ -84,22 +80,18 @@ def read_data(
     host: Host,
 ) -> Data:
     """The checked source of a stream; images are embedded once and found ever after."""
-    match spec:
-        case EmbeddingsStream():
-            return Data(read_source(spec), GIVEN_LOGIT_SCALE)
-        case DigitsStream() | GlyphsStream() | TinyXtailStream() | FolderStream():
-            found = embed_images(spec, backbone, execution, store=store, pool=pool, host=host)
-            encoder = EncoderWhenAsked(backbone, pick_device(execution.device))
-            return Data(
-                source=found.source,
-                logit_scale=found.text.logit_scale,
-                encoder=encoder,
-                keys=found.keys,
-                corrupt=found.features.corrupt,
-                decode=Decoder(spec, encoder),
-            )
-        case _:
-            assert_never(spec)
+    if isinstance(spec, EmbeddingsStream):
+        return Data(read_source(spec), GIVEN_LOGIT_SCALE)
+    found = embed_images(spec, backbone, execution, store=store, pool=pool, host=host)
+    encoder = EncoderWhenAsked(backbone, pick_device(execution.device))
+    return Data(
+        source=found.source,
+        logit_scale=found.text.logit_scale,
+        encoder=encoder,
+        keys=found.keys,
+        corrupt=found.features.corrupt,
+        decode=Decoder(spec, encoder),
+    )
 
 
 def embed_images(

@@ -21,6 +21,7 @@ from raycl.engine.hosting import (
     absolute_store,
     check_execution,
     hosted,
+    read_by,
 )
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError, DataError
@@ -103,7 +104,18 @@ def embed(
         key=EmbeddingIdentity.of(stream, backbone).features.key,
         out=None if out is None else str(out.absolute()),
     )
-    return EmbedResult(**hosted(embed_stream, job, execution, observer, stop or StopRequest()))
+    title = f"embed {stream.kind}"
+    return EmbedResult(
+        **hosted(
+            embed_stream,
+            job,
+            execution,
+            observer,
+            stop or StopRequest(),
+            title=title,
+            reads=read_by(job.stream, job.backbone),
+        )
+    )
 
 
 def _stream_of(given: StreamSpec | str | Mapping[str, Any]) -> StreamSpec:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from raycl.compute.pool import Resources
@@ -20,7 +20,7 @@ from raycl.config.methods import kind_of
 from raycl.config.spec import Spec
 from raycl.config.streams import EmbeddingsStream
 from raycl.engine.host import Host, open_pool
-from raycl.engine.hosting import absolute_store, check_execution, hosted
+from raycl.engine.hosting import absolute_store, check_execution, hosted, read_by
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError
 from raycl.observe.events import Observer, Warned, nobody
@@ -104,7 +104,19 @@ def fit(
         execution=execution.model_copy(update={"store": absolute_store(execution.store)}),
         out=None if out is None else str(out.absolute()),
     )
-    return FitResult(**hosted(fit_stream, job, execution, observer, stop or StopRequest()))
+    sets = "+".join(PurePath(path).stem for path in stream.paths)
+    title = f"fit {generator.kind} on {sets}"
+    return FitResult(
+        **hosted(
+            fit_stream,
+            job,
+            execution,
+            observer,
+            stop or StopRequest(),
+            title=title,
+            reads=read_by(job.stream),
+        )
+    )
 
 
 def refuse_folder(out: Path) -> None:
@@ -229,7 +241,13 @@ def fit_generators(
     # In this process, which has the vectors, whatever the pool.
     here = Execution()
     return hosted(  # type: ignore[no-any-return]
-        fit_here, execution, here, observer, stop or StopRequest()
+        fit_here,
+        execution,
+        here,
+        observer,
+        stop or StopRequest(),
+        title=f"fit {spec.kind} to {len(classes)} classes",
+        store=execution.store,
     )
 
 

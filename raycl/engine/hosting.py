@@ -7,6 +7,7 @@ folder. Light: Ray is imported only when it is asked for.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,38 @@ from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
 from raycl.config.methods import MethodSpec
 from raycl.config.places import expanded
+from raycl.config.streams import EmbeddingsStream, FolderStream, StreamSpec
 from raycl.config.synthesis import TINY_SD
-from raycl.engine.nodes import check_store_from_others
+from raycl.engine.nodes import check_from_others
 from raycl.errors import ConfigError, InterruptedByUser, StoppedError
 from raycl.observe.events import Observer
+from raycl.store.location import open_location
+from raycl.store.pulses import beating
 from raycl.streams.content import with_absolute_paths as absolute_stream
 
 CONTINUE = "run the same command again to continue"
 
 
 def hosted(
-    target: Target, job: Any, execution: Execution, observer: Observer, stop: StopRequest
+    target: Target,
+    job: Any,
+    execution: Execution,
+    observer: Observer,
+    stop: StopRequest,
+    *,
+    title: str,
+    reads: Sequence[str] = (),
+    store: str | None = None,
 ) -> Any:
-    """The target's value; a `StoppedError` once it was asked to stop and has saved."""
-    with catching_signals(stop):
+    """The target's value; a `StoppedError` once it was asked to stop and has saved.
+
+    What it is doing meanwhile is told under `title` in the store, by default the execution's.
+    `reads`: absolute paths that every node of a cluster must have.
+    """
+    place = open_location(absolute_store(store or execution.store))
+    with catching_signals(stop), beating(place, title, observer) as tell:
         try:
-            return _hosted(target, job, execution, observer, stop)
+            return _hosted(target, job, execution, tell, stop, reads)
         except StoppedError as error:
             if stop.signal_name == "SIGINT":
                 raise InterruptedByUser(f"interrupted: {error.what}", do=CONTINUE) from None
@@ -44,7 +61,12 @@ def hosted(
 
 
 def _hosted(
-    target: Target, job: Any, execution: Execution, observer: Observer, stop: StopRequest
+    target: Target,
+    job: Any,
+    execution: Execution,
+    observer: Observer,
+    stop: StopRequest,
+    reads: Sequence[str],
 ) -> Any:
     if execution.pool == "local":
         return host_in_process(target, job, observer=observer, stop=stop)
@@ -56,7 +78,7 @@ def _hosted(
     with connect(execution.address, num_cpus=cpus) as session:
         if execution.address:
             # A folder that only some nodes see would cost hours before it fails.
-            check_store_from_others(absolute_store(execution.store))
+            check_from_others(absolute_store(execution.store), reads)
         return host(
             target,
             job,
@@ -66,6 +88,17 @@ def _hosted(
             observer=observer,
             stop=stop,
         )
+
+
+def read_by(*parts: StreamSpec | Backbone | None) -> tuple[str, ...]:
+    """The paths of data and weights that these name, once they are absolute."""
+    found: list[str] = []
+    for part in parts:
+        if isinstance(part, EmbeddingsStream | FolderStream):
+            found += part.paths
+        elif isinstance(part, Backbone) and (place := _path_of(part)):
+            found.append(place)
+    return tuple(dict.fromkeys(found))
 
 
 def check_execution(execution: Execution) -> None:
@@ -119,11 +152,17 @@ def _folder(name: str) -> str:
 
 def absolute_backbone(backbone: Backbone) -> Backbone:
     """The backbone with the path of its weights made absolute, if it is named by one."""
-    scheme, _, place = (backbone.name or "").partition(":")
-    named_by_path = f"{scheme}:" == LOCAL_DIR or place.endswith(WEIGHT_SUFFIXES)
-    if not place or not named_by_path:
+    place = _path_of(backbone)
+    if not place:
         return backbone
+    scheme = (backbone.name or "").partition(":")[0]
     return backbone.model_copy(update={"name": f"{scheme}:{expanded(place).absolute()}"})
+
+
+def _path_of(backbone: Backbone) -> str:
+    """The path of its weights, if it is named by one."""
+    scheme, _, place = (backbone.name or "").partition(":")
+    return place if f"{scheme}:" == LOCAL_DIR or place.endswith(WEIGHT_SUFFIXES) else ""
 
 
 def absolute_store(uri: str) -> str:

@@ -17,8 +17,7 @@ from raycl.config.clts import CLTS
 from raycl.config.experiment import Experiment
 from raycl.config.methods import UserMethod
 from raycl.config.spec import Json, Spec, described, digest, identity
-from raycl.config.streams import EmbeddingsStream, StreamSpec
-from raycl.embedding.identity import OF_TASKS
+from raycl.config.streams import OF_TASKS, EmbeddingsStream, StreamSpec
 from raycl.errors import ConfigError
 from raycl.methods.source_code import SourceCode, read_source_code
 from raycl.store.artefact import ArtefactSpec
@@ -86,7 +85,7 @@ class RunIdentity:
     def name(self) -> str:
         """Readable, and made of nothing that is not in the identity."""
         full = self.experiment
-        return f"{full.method.kind}-{full.stream.kind}-seed{self.experiment.seeds['order']}"
+        return f"{full.method.kind}-{full.stream.title}-seed{self.experiment.seeds['order']}"
 
     @property
     def result(self) -> ArtefactSpec:
@@ -110,7 +109,7 @@ class RunIdentity:
         full = self.experiment
         return ArtefactSpec(
             kind="predictions",
-            name=f"zero-shot-{full.stream.kind}-seed{full.seeds['order']}",
+            name=f"zero-shot-{full.stream.title}-seed{full.seeds['order']}",
             identity=self._evaluated(identity),
             described=self._evaluated(described),
             revision=LOOP_REVISION,
@@ -161,7 +160,7 @@ class RunIdentity:
     def _probe_part(self, dump: Dump) -> Json:
         """The probe by its images or vectors and their content: it has neither tasks nor seeds."""
         assert self.experiment.probe is not None
-        bare = self.experiment.probe.model_copy(update=dict.fromkeys(OF_TASKS))
+        bare = self.experiment.probe.model_copy(update=OF_TASKS)
         return {"stream": dump(bare), "contents": list(self.probe_contents)}
 
 

@@ -1,4 +1,4 @@
-"""What the nodes of a cluster see: the same store, the mounts, the same versions.
+"""What the nodes of a cluster see: the same store, the data, the same versions.
 
 Guarantees: a store that is a folder of one machine is found out before work begins, because
 every node must read what this process wrote there, and write itself; what was written to
@@ -30,7 +30,8 @@ class Question:
     store: str
     path: str
     word: str
-    mounts: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+    """Files and folders that it must have."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class NodeReport:
 
 
 def look(question: Question) -> dict[str, Any]:
-    """Asked on a node: its versions, and whether store and mounts are there."""
-    problems = [f"has no {mount}" for mount in question.mounts if not Path(mount).is_dir()]
+    """Asked on a node: its versions, and whether store and places are there."""
+    problems = [f"has no {place}" for place in question.places if not Path(place).exists()]
     problems += _store_problems(question)
     shm = shutil.disk_usage(_SHARED_MEMORY).total if _SHARED_MEMORY.is_dir() else 0
     return {
@@ -84,7 +85,7 @@ def _version(package: str) -> str:
 
 
 def look_from_all(
-    store: str, mounts: Sequence[str] = (), *, others_only: bool = False
+    store: str, places: Sequence[str] = (), *, others_only: bool = False
 ) -> list[NodeReport]:
     """The report of each node of the cluster that this process is connected to."""
     from raycl.compute.ray_nodes import on_each_node
@@ -93,7 +94,7 @@ def look_from_all(
     location = open_location(store)
     location.write(path, word.encode())
     try:
-        question = Question(store, path, word, tuple(mounts))
+        question = Question(store, path, word, tuple(places))
         answers = on_each_node(look, question, others_only=others_only)
     finally:
         location.delete(path)
@@ -107,18 +108,18 @@ def look_from_all(
     ]  # fmt: skip
 
 
-def check_store_from_others(store: str) -> None:
-    """An error unless every other node of the cluster sees the very same store."""
-    reports = look_from_all(store, others_only=True)
+def check_from_others(store: str, places: Sequence[str] = ()) -> None:
+    """An error unless every other node of the cluster sees the very same store, and the data."""
+    reports = look_from_all(store, places, others_only=True)
     # A node that died meanwhile is no reason to refuse the others.
     heard = [report for report in reports if report.answered]
     bad = [f"{report.node} {problem}" for report in heard for problem in report.problems]
     if bad:
         more = f", and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise StoreError(
-            "a node of the cluster cannot work with this store",
+            "a node of the cluster cannot work with this store and these data",
             got="; ".join(bad[:3]) + more,
-            do="name an s3:// or gs:// address, or a folder that every node mounts",
+            do="name data and a store that every node mounts; a store may be s3:// or gs:// too",
         )
 
 

@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any
 from raycl.compute.stopping import StopRequest
 from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
-from raycl.engine.hosting import absolute_store, check_execution, hosted, with_absolute_paths
+from raycl.engine.following import followed, tell_result
+from raycl.engine.hosting import (
+    absolute_store,
+    check_execution,
+    hosted,
+    read_by,
+    with_absolute_paths,
+)
 from raycl.engine.identity import RunIdentity
 from raycl.observe.events import Observer, Reused, Warned, nobody
 from raycl.observe.watchers import JsonLines, everyone
@@ -89,12 +96,16 @@ def _found_or(
 ) -> RunResult:
     identity = RunIdentity.of(experiment)
     store = Store.open(execution.store, observer)
-    found = store.get(identity.result, only=("result.json",))
-    if found is not None:
-        observer(Reused("result", identity.result.key))
-        return RunResult(found["result.json"], reused={"result": 1})
-    with _logged(store, identity, observer) as tell:
-        return learn(identity, execution, tell, stop)
+    with followed(identity, store, execution, observer) as sinks:
+        found = store.get(identity.result, only=("result.json",))
+        if found is not None:
+            observer(Reused("result", identity.result.key))
+            result = RunResult(found["result.json"], reused={"result": 1})
+        else:
+            with _logged(store, identity, everyone([observer, sinks])) as tell:
+                result = learn(identity, execution, tell, stop)
+        tell_result(sinks, store, identity, result.values)
+    return result
 
 
 def default_store() -> str:
@@ -107,7 +118,12 @@ def _learn(
 ) -> RunResult:
     from raycl.engine.script import learn_stream
 
-    return _as_result(hosted(learn_stream, _job(identity, execution), execution, observer, stop))
+    job = replace(_job(identity, execution), measures=bool(execution.log_to))
+    asked, title = job.experiment, f"run {identity.name}"
+    reads = read_by(asked.stream, asked.probe, asked.backbone)
+    return _as_result(
+        hosted(learn_stream, job, execution, observer, stop, title=title, reads=reads)
+    )
 
 
 def _learn_here(

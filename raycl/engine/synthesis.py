@@ -94,7 +94,9 @@ def synth(
         out=str(out.expanduser().absolute()),
     )
     refuse_unwritable(Path(job.out))
-    return SynthResult(**hosted(synth_prompts, job, execution, observer, stop or StopRequest()))
+    return SynthResult(
+        **hosted(synth_prompts, job, execution, observer, stop or StopRequest(), title="synth")
+    )
 
 
 def _absolute(synthesis: Synthesis) -> Synthesis:

@@ -2,7 +2,8 @@
 
 Guarantees: every argument, path and value is quoted, whatever characters it has; the
 command replaces the shell, so a signal reaches it and its exit code is the job's; what the
-user asked of the execution stands, and the profile fills in the rest.
+user asked of the execution stands, and the profile fills in the rest. The command knows its
+job, under which it tells in the store what it is doing, and which variables hold secrets.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import shlex
 from raycl.config.clusters import Profile, Secret
 from raycl.launch.command import Command, leaves
 from raycl.launch.reach import store_of
+from raycl.redaction import LISTED
+from raycl.store.pulses import JOB
 
 SCRIPT = "run.sh"
 _FLAGS = {"pool": "--pool", "address": "--address", "workers": "--workers"}
@@ -20,13 +23,18 @@ _WITH_SETTINGS = ("run", "embed", "fit")
 """Subcommands whose --set reaches the execution."""
 
 
-def script(command: Command, profile: Profile, *, folder: str = "", exports: bool = True) -> str:
+def script(
+    command: Command, profile: Profile, job: str, *, folder: str = "", exports: bool = True
+) -> str:
     """A bash script for one node of the cluster, in the folder of the plan's files."""
     lines = ["#!/bin/bash", "set -euo pipefail"]
     if folder:
         lines.append(f"cd {shlex.quote(folder)}")
     if exports:
         lines += exported(command, profile)
+    lines.append(f"export {JOB}={shlex.quote(job)}")
+    if profile.secrets:
+        lines.append(f"export {LISTED}={','.join(sorted(profile.secrets))}")
     lines += [_fetched(name, secret) for name, secret in sorted(profile.secrets.items())]
     return "\n".join([*(line for line in lines if line), _executed(command, profile), ""])
 

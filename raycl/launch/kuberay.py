@@ -96,7 +96,7 @@ def _metadata(profile: KubeRayProfile, name: str, labels: dict[str, str]) -> Man
 
 
 def _config_map(command: Command, profile: KubeRayProfile, name: str, attempt: int) -> Manifest:
-    texts = _texts(command, profile)
+    texts = _texts(command, profile, f"{name}-{attempt}")
     size = sum(len(text.encode()) for text in texts.values())
     if size > _MOST_BYTES:
         raise ConfigError(
@@ -112,8 +112,8 @@ def _config_map(command: Command, profile: KubeRayProfile, name: str, attempt: i
     }
 
 
-def _texts(command: Command, profile: KubeRayProfile) -> dict[str, str]:
-    return {SCRIPT: script(command, profile, folder=FOLDER, exports=False), **command.files}
+def _texts(command: Command, profile: KubeRayProfile, job: str) -> dict[str, str]:
+    return {SCRIPT: script(command, profile, job, folder=FOLDER, exports=False), **command.files}
 
 
 def _key(number: int) -> str:
@@ -121,9 +121,8 @@ def _key(number: int) -> str:
 
 
 def _ray_job(command: Command, profile: KubeRayProfile, name: str, attempt: int) -> Manifest:
-    items = [
-        {"key": _key(number), "path": path} for number, path in enumerate(_texts(command, profile))
-    ]
+    texts = _texts(command, profile, f"{name}-{attempt}")
+    items = [{"key": _key(number), "path": path} for number, path in enumerate(texts)]
     volume = {"name": "plan", "configMap": {"name": f"{name}-{attempt}", "items": items}}
     variables = _variables(environment(command, profile))
     deadline = profile.deadline_hours

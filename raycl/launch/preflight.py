@@ -10,7 +10,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from raycl import __version__
@@ -21,7 +21,7 @@ from raycl.errors import ClusterError, RayclError
 from raycl.launch.command import Command
 from raycl.launch.jobs import Job
 from raycl.launch.plan import Plan
-from raycl.launch.reach import store_of
+from raycl.launch.reach import data_of, store_of
 from raycl.launch.render import jobs_of, render
 from raycl.launch.runner import Processes, Runner
 
@@ -43,7 +43,8 @@ class Finding:
 
 def preflight(command: Command, profile: Profile, tell: Callable[[str], None]) -> None:
     """A `ClusterError` if something would fail; what is only worth knowing is told."""
-    for finding in findings(profile, store_of(command, profile)):
+    reads = tuple(data_of(command, profile))
+    for finding in findings(profile, store_of(command, profile), reads):
         if not finding.ok:
             raise ClusterError(
                 f"{finding.name}: {finding.found}",
@@ -53,15 +54,18 @@ def preflight(command: Command, profile: Profile, tell: Callable[[str], None]) -
             tell(f"{finding.name}: {finding.found}; {finding.do}")
 
 
-def findings(profile: Profile, store: str, run: Runner | None = None) -> list[Finding]:
-    """Everything that can be known about a profile without sending a command."""
+def findings(
+    profile: Profile, store: str, reads: Sequence[str] = (), run: Runner | None = None
+) -> list[Finding]:
+    """Everything that can be known about a profile without sending a command; `reads` are
+    paths that each node must have."""
     match profile:
         case KubeRayProfile(mode="job"):
             return _programs_answer(run, _kubernetes(profile))
         case SlurmProfile():
             return _programs_answer(run, [["sinfo", "--noheader", "--format", "%P %D %T"]])
         case _:
-            return _of_jobs(profile, store)
+            return _of_jobs(profile, store, reads)
 
 
 def _kubernetes(profile: KubeRayProfile) -> list[list[str]]:
@@ -94,7 +98,7 @@ def _programs_answer(run: Runner | None, programs: list[list[str]]) -> list[Find
     return out
 
 
-def _of_jobs(profile: Profile, store: str) -> list[Finding]:
+def _of_jobs(profile: Profile, store: str, reads: Sequence[str]) -> list[Finding]:
     from raycl.launch.ray_jobs import RayJobs
 
     ray_profile = jobs_of(profile)  # type: ignore[arg-type]
@@ -105,17 +109,20 @@ def _of_jobs(profile: Profile, store: str) -> list[Finding]:
         return [Finding("Jobs API", False, f"{error}", error.do or "")]
     reached = Finding("Jobs API", True, f"{ray_profile.address}, Ray {version}")
     try:
-        reports = _ask_nodes(sender, profile, store)
+        reports = _ask_nodes(sender, profile, store, reads)
     except RayclError as error:
         return [reached, Finding("nodes", False, error.what, error.do or "")]
     return [reached, *_of_nodes(reports, version), *_shares(reports, profile.execution)]
 
 
-def _ask_nodes(sender: object, profile: Profile, store: str) -> list[NodeReport]:
+def _ask_nodes(
+    sender: object, profile: Profile, store: str, reads: Sequence[str]
+) -> list[NodeReport]:
     from raycl.launch.ray_jobs import RayJobs
 
     assert isinstance(sender, RayJobs)
-    mounts = [part for mount in profile.mounts for part in ("--mount", mount.path)]
+    places = dict.fromkeys([*(mount.path for mount in profile.mounts), *reads])
+    mounts = [part for place in places for part in ("--mount", place)]
     plan = render(Command((*ASKS_NODES, *mounts), asked={"execution": {"store": store}}), profile)
     # Not under a name of ours: this is no attempt at a command.
     id = f"probe-{secrets.token_hex(6)}"
@@ -156,8 +163,8 @@ def _of_nodes(reports: list[NodeReport], version: str) -> list[Finding]:
     out = [
         Finding(
             "nodes", not problems,
-            "; ".join(problems[:3]) or f"{len(reports)}: store, mounts and shared memory are there",
-            "name a store and mounts that every node sees" if problems else "",
+            "; ".join(problems[:3]) or f"{len(reports)}: store, mounts and data are there",
+            "name a store and data that every node sees" if problems else "",
         ),
     ]  # fmt: skip
     pythons = {report.python for report in reports if report.python}

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from raycl.config.clusters import LocalProfile, Profile, looks_secret, under
+from raycl.config.clusters import LocalProfile, Profile, under
 from raycl.config.execution import DEFAULT_STORE
 from raycl.errors import ConfigError
 from raycl.launch.command import Command
+from raycl.redaction import looks_secret
 
 BUCKETS = ("s3", "gs")
 _WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
@@ -49,6 +50,12 @@ def check_reach(command: Command, profile: Profile) -> None:
     for option, path in command.paths:
         writes = option in ("--out", "--html", "--latex")
         _check(option, path, profile, writes=writes, buckets=False)
+
+
+def data_of(command: Command, profile: Profile) -> Iterator[str]:
+    """The paths of data that the command reads, as nodes see them."""
+    for what, path in _data(command.asked):
+        yield _resolved(what, path, profile)
 
 
 def _data(asked: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -69,12 +69,12 @@ def _here(command: Command, profile: LocalProfile) -> Plan:
 def _as_job(command: Command, profile: RayProfile, attempt: int) -> Plan:
     name = name_of(command, profile)
     runtime_env: dict[str, Any] = {"working_dir": ".", "env_vars": _variables(command, profile)}
-    files = {**command.files, SCRIPT: script(command, profile, exports=False)}
+    submission = f"{name}-{attempt}"
+    files = {**command.files, SCRIPT: script(command, profile, submission, exports=False)}
     if REQUIREMENTS in files:
         runtime_env["pip"] = _packages(files[REQUIREMENTS])
     if profile.ship:
         runtime_env["py_modules"] = [OWN_PACKAGE]
-    submission = f"{name}-{attempt}"
     argv = (
         "ray", "job", "submit", "--no-wait", "--address", profile.address,
         "--submission-id", submission, "--working-dir", ".", "--runtime-env", RUNTIME_ENV,

@@ -18,13 +18,14 @@ from raycl.config.clusters import (
 )
 from raycl.errors import ClusterError, ConfigError, RayclError
 from raycl.launch.command import Command
+from raycl.launch.doing import seen
 from raycl.launch.jobs import AlreadySent, Job, Sender, attempts_of
 from raycl.launch.kubectl import KubeRayJobs
 from raycl.launch.plan import name_of
 from raycl.launch.render import jobs_of, render
 from raycl.launch.runner import Processes, Runner
 from raycl.launch.slurm_jobs import SlurmJobs
-from raycl.store.location import open_location
+from raycl.redaction import redacted_lines
 
 RACES = 5
 Tell = Callable[[str], None]
@@ -97,12 +98,12 @@ def follow(id: str, profile: Profile, show: Tell, run: Runner | None = None) -> 
     """Shows a job's log until it ends; its exit code is the answer."""
     sender = sender_of(profile, run)
     job = sender.job(id)
-    for text in sender.log(job.id, follow=True):
+    for text in redacted_lines(sender.log(job.id, follow=True)):
         show(text)
     return ended(job.id, profile, sender).exit_code
 
 
-def ended(id: str, profile: Profile, sender: Sender) -> Job:
+def ended(id: str, profile: Profile, sender: Sender, tell: Tell = lambda line: None) -> Job:
     """The job once it has ended; its log goes to the store, since heads do not stay."""
     import time
 
@@ -110,14 +111,16 @@ def ended(id: str, profile: Profile, sender: Sender) -> Job:
     while job.live:
         time.sleep(1.0)
         job = sender.job(id)
-    with contextlib.suppress(RayclError):
-        archive(job.id, profile, sender)
+    try:
+        tell(f"its log is kept in the store: {archive(job.id, profile, sender)}")
+    except RayclError as error:
+        tell(f"its log is not kept: {error.what}")
     return job
 
 
 def archive(id: str, profile: Profile, sender: Sender) -> str:
-    """Writes the log of a job into the profile's store; where it is."""
-    text = "".join(sender.log(id, follow=False))
+    """Writes the log of a job into the profile's store, without secrets; where it is."""
+    text = "".join(redacted_lines(sender.log(id, follow=False)))
     path = f"logs/jobs/{id}.txt"
-    open_location(profile.execution.store).write(path, text.encode())
+    seen(profile.execution.store).write(path, text.encode())
     return path

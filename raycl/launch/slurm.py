@@ -73,7 +73,7 @@ def job_plan(command: Command, profile: SlurmProfile, attempt: int) -> Plan:
         attempt=attempt,
         files={
             BATCH: _batch(command, profile, f"{name}-{attempt}", folder),
-            SCRIPT: _script(command, profile, folder),
+            SCRIPT: _script(command, profile, f"{name}-{attempt}", folder),
             **command.files,
         },
         argv=("sbatch", "--parsable", f"{folder}/{BATCH}"),
@@ -81,9 +81,10 @@ def job_plan(command: Command, profile: SlurmProfile, attempt: int) -> Plan:
     )
 
 
-def _script(command: Command, profile: SlurmProfile, folder: str) -> str:
+def _script(command: Command, profile: SlurmProfile, job: str, folder: str) -> str:
     """The common script, which first says that Ray is up and under which number it runs."""
-    first, second, rest = script(command, profile, folder=folder, exports=False).split("\n", 2)
+    whole = script(command, profile, job, folder=folder, exports=False)
+    first, second, rest = whole.split("\n", 2)
     begins = 'echo $$ > "$RAYCL_STARTED"\nexport RAY_ADDRESS="$RAYCL_ADDRESS"'
     return "\n".join([first, second, begins, rest])
 

@@ -23,6 +23,7 @@ from raycl.observe.events import (
     Warned,
     WorkerLost,
 )
+from raycl.redaction import redacted, secrets_here
 
 STAGE_LINE_SECONDS = 15.0
 """A log hears of a long stage this often."""
@@ -120,10 +121,11 @@ class Lines:
 
 
 class JsonLines:
-    """Every event as one JSON line, in a file that is created when the first arrives."""
+    """Every event as one JSON line without secrets, in a file created when the first arrives."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._secrets = secrets_here()
         self._file: IO[str] | None = None
         self.fault: str | None = None
         """Why nothing more is written, if something went wrong."""
@@ -135,7 +137,8 @@ class JsonLines:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self.path.open("a", encoding="utf-8")
-            self._file.write(json.dumps(event.as_dict(), allow_nan=False) + "\n")
+            line = json.dumps(event.as_dict(), allow_nan=False)
+            self._file.write(redacted(line, self._secrets) + "\n")
             self._file.flush()
         except OSError as error:
             # A run is worth more than its log.

@@ -332,9 +332,16 @@ def bars(chart: Bars, width: float = WIDE) -> str:
     """Two bars per setting; the reference's as dashed lines through all rows."""
     rows = _Rows(chart.names, width, 20)
     values = [c.mean for row in chart.cells for c in row if c.mean is not None]
-    low, high = min(0.0, *values), max(0.0, 1.0, *values)
+    below = [
+        c.mean - (c.sd or 0)
+        for row in chart.cells
+        for c in row
+        if c.mean is not None and c.mean < 0
+    ]
+    low, high = min([0.0, *below]), max(0.0, 1.0, *values)
     ticks = linear_ticks(low, high)
-    start = max(ticks[0], low - 0.12 * (high - low)) if low < 0 else 0.0
+    room = 42 / (width - 40 - rows.left)  # for a number left of the bar
+    start = low - room / (1 - room) * (ticks[-1] - low) if low < 0 else 0.0
     ticks = [tick for tick in ticks if tick >= start]
     top = 30.0
     height = top + rows.height + 44

@@ -16,6 +16,7 @@ from raycl.config.space import Space, TaskRungs
 from raycl.config.space_files import experiment_of
 from raycl.config.spec import digest, identity
 from raycl.errors import ConfigError
+from raycl.redaction import redacted
 from raycl.search import rungs
 from raycl.search.ledger import Ledger
 from raycl.search.records import Records, Sample, Trial, Values
@@ -198,7 +199,7 @@ class Conductor:
     def fail(self, trial: Trial, why: str) -> None:
         """The trial cannot be brought to an end; its sample's other trials do not begin."""
         self.running.pop(trial.name, None)
-        self.ledger.write("finished", trial=trial.name, state="failed", why=why)
+        self.ledger.write("finished", trial=trial.name, state="failed", why=redacted(why))
         for other in self.records.samples[trial.sample].trials:
             if other.state == "new":
                 self.ledger.write("finished", trial=other.name, state="skipped")
@@ -206,7 +207,7 @@ class Conductor:
     def lose(self, trial: Trial, why: str) -> None:
         """Its process died: it goes on from its last task, unless it dies again and again."""
         self.running.pop(trial.name, None)
-        self.ledger.write("lost", trial=trial.name, why=why)
+        self.ledger.write("lost", trial=trial.name, why=redacted(why))
         if trial.losses >= ATTEMPTS:
             self.fail(trial, f"its process died {trial.losses} times in a row; last: {why}")
 

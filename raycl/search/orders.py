@@ -55,5 +55,6 @@ class OrderBook:
                 "workers": resources.workers if pooled else 1,
                 "worker": Worker(cpus=resources.worker_cpus, gpus=resources.worker_gpus),
                 "address": None,
+                "log_to": (),  # whoever drives tells of its trials
             }
         )

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from raycl.compute.stopping import StopRequest, catching_signals
@@ -21,14 +20,16 @@ from raycl.engine.run import default_store
 from raycl.engine.run import run as run_experiment
 from raycl.errors import ConfigError, InterruptedByUser, StoppedError, WorkError
 from raycl.observe.events import Observer, nobody
+from raycl.observe.sinks.telling import check_sinks
 from raycl.search.conductor import Conductor
+from raycl.search.following import FollowedTrials
 from raycl.search.ledger import Ledger, driven_ledger
 from raycl.search.local_driver import drive_here
 from raycl.search.orders import OrderBook
 from raycl.search.shipped_spaces import find_space
 from raycl.search.standings import best_sample, failed_share, summary
-from raycl.search.watching import Silent, SweepWatcher, watcher_of
-from raycl.store.artefact import slug
+from raycl.search.watching import Silent, SweepWatcher, Telling, watcher_of
+from raycl.store.pulses import beating
 from raycl.store.store import Store
 
 
@@ -44,8 +45,6 @@ class SweepOptions:
     """Whether the best sample is measured on the test data at the end."""
     quiet: bool = True
     """Whether nothing is shown while it runs."""
-    loggers: tuple[str, ...] = ()
-    """Tune's own loggers to feed: tensorboard, csv, json, wandb, mlflow."""
 
 
 def sweep(
@@ -67,9 +66,13 @@ def sweep(
         raise ConfigError("a sweep needs a name", do="set `name` in its space")
     began, stop = time.monotonic(), stop or StopRequest()
     store = Store.open(execution.store, observer, stopping=lambda: stop.requested)
-    with catching_signals(stop), driven_ledger(store, found, new=options.new) as ledger:
+    with (
+        catching_signals(stop),
+        driven_ledger(store, found, new=options.new) as ledger,
+        beating(store.location, f"sweep {ledger.entry.id}", observer) as tell,
+    ):
         _extend(ledger, found, options)
-        _drive(ledger, execution, options, stop)
+        _drive(ledger, execution, options, stop, tell)
         _raise_if_stopped(stop)
         _test_best(ledger, execution, options, observer, stop)
         ledger.fold()
@@ -97,38 +100,40 @@ def _extend(ledger: Ledger, space: Space, options: SweepOptions) -> None:
         ledger.write("extended", tasks=wanted)
 
 
-def _drive(ledger: Ledger, execution: Execution, options: SweepOptions, stop: StopRequest) -> None:
+def _drive(
+    ledger: Ledger,
+    execution: Execution,
+    options: SweepOptions,
+    stop: StopRequest,
+    observer: Observer,
+) -> None:
     space = ledger.space
     conductor = Conductor(ledger, space.concurrent or 1)
-    watcher: SweepWatcher = Silent() if options.quiet else watcher_of(conductor)
-    orders = OrderBook(conductor, execution)
     if not _has_work(conductor):
         return
+    orders = OrderBook(conductor, execution)
+    shown: SweepWatcher = Silent() if options.quiet else watcher_of(conductor)
+    watcher: SweepWatcher = Telling(shown, conductor, observer)
+    if execution.log_to:
+        check_sinks(execution.log_to)
+        watcher = FollowedTrials(execution.log_to, ledger, orders, watcher)
     if execution.pool == "local":
-        if (space.concurrent or 1) > 1 or options.loggers:
+        if (space.concurrent or 1) > 1:
             raise ConfigError(
-                "the local pool runs one trial at a time, without Tune's loggers",
+                "the local pool runs one trial at a time",
+                got=f"concurrent={space.concurrent}",
                 do="leave --pool local out",
             )
         with watcher:
             drive_here(conductor, orders, watcher, stop)
         return
-    from raycl.search.loggers import loggers_of
     from raycl.search.tune_driver import drive_on_tune, room_for
 
-    loggers = loggers_of(options.loggers, ledger.entry.id)
     with _ray(space, execution):
         room = room_for(space.resources)
         conductor.concurrent = min(room, space.concurrent or room)
         with watcher:
-            kept = _logs(ledger) if loggers else None
-            drive_on_tune(conductor, orders, watcher, stop, loggers, kept)
-
-
-def _logs(ledger: Ledger) -> Path:
-    """Where Tune's loggers write: in the store, or here if that is no folder."""
-    root = ledger.store.location.local_root or Path()
-    return root / "logs" / f"sweep-{slug(ledger.entry.id)}"
+            drive_on_tune(conductor, orders, watcher, stop)
 
 
 def _has_work(conductor: Conductor) -> bool:

@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
+from raycl.compute.ray_drain import LEAVING, stopping_when_drained
 from raycl.compute.stopping import StopRequest
 from raycl.config.space import TrialResources
 from raycl.errors import ClusterError
@@ -57,13 +58,11 @@ def drive_on_tune(
     orders: OrderBook,
     watcher: SweepWatcher,
     stop: StopRequest,
-    loggers: Sequence[Any] = (),
-    kept: Path | None = None,
 ) -> None:
-    """Runs trials until there are no more, or until it is asked to stop. What loggers write
-    as files is `kept` there; all else that Tune writes is thrown away."""
+    """Runs trials until there are no more, or until it is asked to stop. What Tune
+    writes is thrown away."""
     desk = _Desk(conductor, orders, watcher, stop)
-    with _quiet_tune(), _folder(kept) as folder:
+    with _quiet_tune(), tempfile.TemporaryDirectory(prefix="raycl-tune-") as folder:
         tune.run(
             trainable,
             name="sweep",
@@ -76,7 +75,6 @@ def drive_on_tune(
             verbose=0,
             reuse_actors=True,
             raise_on_failed_trial=False,
-            callbacks=list(loggers),
         )
     desk.close()
 
@@ -117,15 +115,20 @@ def trainable(config: dict[str, Any]) -> dict[str, Any]:
     limit_threads(1)
 
     def report(found: Report) -> bool:
-        tune.report({"report": json.dumps(asdict(found)), **_plain(found)})
+        tune.report({"report": json.dumps(asdict(found))})
         return True  # whoever is to go no further does not come back from there
 
-    return {"outcome": json.dumps(asdict(run_trial(order, report)))}
+    stop = StopRequest()
+    with stopping_when_drained(stop):
+        outcome = run_trial(order, report, stop)
+    if outcome.state == "stopped" and stop.signal_name == LEAVING:
+        # Raised, because the process of a trial that merely ends is used again, here.
+        raise _Left(LEAVING)
+    return {"outcome": json.dumps(asdict(outcome))}
 
 
-def _plain(report: Report) -> dict[str, float]:
-    """For loggers: numbers under their names."""
-    return {n: v for n, v in report.values.items() if v is not None} | {"tasks": report.done}
+class _Left(Exception):  # noqa: N818 - no fault
+    """The trial saved, because its node will go."""
 
 
 class _Desk:
@@ -181,7 +184,9 @@ class _Desk:
         self.watcher.update()
 
     def _lose(self, trial: Trial, why: str) -> None:
-        if "OutOfMemory" in why or "memory monitor" in why or "memory pressure" in why:
+        if _Left.__name__ in why and LEAVING in why:
+            self.conductor.leave(trial)
+        elif "OutOfMemory" in why or "memory monitor" in why or "memory pressure" in why:
             self.conductor.fail(trial, f"out of memory: {why}")
         else:
             self.conductor.lose(trial, why)
@@ -263,16 +268,6 @@ class _WhenAsked(Stopper):
 
     def stop_all(self) -> bool:
         return self._desk.stop.requested
-
-
-@contextlib.contextmanager
-def _folder(kept: Path | None) -> Iterator[str]:
-    if kept is not None:
-        kept.mkdir(parents=True, exist_ok=True)
-        yield str(kept.absolute())
-        return
-    with tempfile.TemporaryDirectory(prefix="raycl-tune-") as folder:
-        yield folder
 
 
 @contextlib.contextmanager

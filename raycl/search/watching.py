@@ -6,6 +6,7 @@ Drawn from the records, at most a few times a second; plain lines where there is
 from __future__ import annotations
 
 import time
+import warnings
 from collections import Counter
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from raycl.observe.events import Observer, Progress
 from raycl.search.conductor import Conductor
 from raycl.search.records import Records, Trial
 from raycl.search.standings import best_sample
@@ -26,19 +28,50 @@ class SweepWatcher(Protocol):
     """Whoever shows how a sweep stands."""
 
     def update(self) -> None: ...
+    def warn(self, words: str) -> None: ...
     def __enter__(self) -> SweepWatcher: ...
     def __exit__(self, *exc: object) -> None: ...
 
 
 class Silent:
-    """Shows nothing."""
+    """Shows nothing but warnings."""
 
     def update(self) -> None: ...
+
+    def warn(self, words: str) -> None:
+        warnings.warn(words, stacklevel=2)
 
     def __enter__(self) -> Silent:
         return self
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+class Telling:
+    """Shows what another watcher shows, and tells an observer how many trials are over."""
+
+    def __init__(self, watcher: SweepWatcher, conductor: Conductor, observer: Observer) -> None:
+        self._watcher, self._conductor, self._observer = watcher, conductor, observer
+        self._told = -1
+
+    def update(self) -> None:
+        records, space = self._conductor.records, self._conductor.space
+        over = sum(trial.over for trial in records.trials)
+        if over != self._told:
+            self._told = over
+            total = max(len(records.trials), space.wanted_samples * len(space.seeds))
+            self._observer(Progress(-1, "trials", over, total, "trial"))
+        self._watcher.update()
+
+    def warn(self, words: str) -> None:
+        self._watcher.warn(words)
+
+    def __enter__(self) -> Telling:
+        self._watcher.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._watcher.__exit__(*exc)
 
 
 class Lines:
@@ -57,6 +90,9 @@ class Lines:
         if time.monotonic() - self._last > _LINE_SECONDS:
             self._last = time.monotonic()
             self._say(standing_line(self._conductor, self._began))
+
+    def warn(self, words: str) -> None:
+        self._say(f"warning: {words}")
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -82,6 +118,9 @@ class LiveTable:
         if now - self._last >= _PAUSE:
             self._last = now
             self._live.update(self._table(), refresh=True)
+
+    def warn(self, words: str) -> None:
+        self._live.console.print(f"warning: {words}", highlight=False, markup=False)
 
     def _table(self) -> Table:
         records = self._conductor.records

@@ -2,8 +2,8 @@
 
 Roots are results, pinned artefacts, and what live leases hold or need; whatever they
 reach through `needs` and parents stays. Garbage is the rest once it is old enough (an
-unfinished run stays resumable), files that belong to no record, files half written, and
-claims of dead processes.
+unfinished run stays resumable), files that belong to no record, files half written, old
+heartbeats, and claims of dead processes.
 
 Guarantees a dry run unless told otherwise, and that roots are looked up again right
 before deleting. A claim from another host counts as live until it is older than `grace`.
@@ -25,7 +25,7 @@ from raycl.store.store import Store
 
 ROOT_KIND = "result"
 WEEK, HOUR = 7 * 86400.0, 3600.0
-FOLDERS = ("artefacts", "leases", "pins", "journals")
+FOLDERS = ("artefacts", "leases", "pins", "journals", "pulses")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class _Survey:
     records: dict[str, Record] = field(default_factory=dict)
     claims: list[tuple[str, float, Claim | None]] = field(default_factory=list)
     half_written: list[StoredFile] = field(default_factory=list)
+    pulses: list[StoredFile] = field(default_factory=list)
 
 
 def collect(
@@ -86,6 +87,11 @@ def _garbage(store: Store, older_than: float, grace: float) -> list[Garbage]:
             if file.modified < now - grace
         ),
         *(
+            Garbage(file.path, "an old heartbeat", file.size)
+            for file in survey.pulses
+            if file.modified < now - max(older_than, grace)
+        ),
+        *(
             Garbage(path, "a dead lease", 0)
             for path, modified, claim in survey.claims
             if not _is_live(modified, claim, now - grace)
@@ -101,6 +107,8 @@ def _survey(store: Store) -> _Survey:
                 survey.half_written.append(file)
             elif folder == "artefacts":
                 survey.files[_key_of(file)].append(file)
+            elif folder == "pulses":
+                survey.pulses.append(file)
     for key in survey.files:
         record = store.record(key) if is_key(key) else None
         if record is not None:

@@ -19,6 +19,8 @@ from raycl.config.streams import (
     EmbeddingsStream,
     FolderStream,
     GlyphsStream,
+    HubStream,
+    NamedStream,
     StreamSpec,
     TinyXtailStream,
 )
@@ -27,6 +29,9 @@ from raycl.errors import DataError
 from raycl.store.file_digest import file_digest
 from raycl.streams.folder_digest import folder_digest
 from raycl.streams.folders import find_images
+from raycl.streams.hub_sets import hub_digest, resolve_hub
+from raycl.streams.sources.content import source_digest
+from raycl.streams.sources.placing import data_root
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -44,6 +49,10 @@ def content_digests(stream: StreamSpec) -> tuple[str, ...]:
             return tuple(file_digest(path) for path in files_of(stream))
         case FolderStream():
             return tuple(_images_digest(resolve_images(path)) for path in stream.paths)
+        case HubStream():
+            return tuple(hub_digest(resolve_hub(path, stream.root)) for path in stream.paths)
+        case NamedStream():
+            return tuple(source_digest(name, stream.root) for name in stream.names)
         case _:
             assert_never(stream)
 
@@ -72,6 +81,10 @@ def with_absolute_paths(stream: StreamSpec) -> StreamSpec:
             paths = [resolve_path(path) for path in stream.paths]
         case FolderStream():
             paths = [resolve_images(path) for path in stream.paths]
+        case HubStream():
+            paths = [resolve_hub(path, stream.root) for path in stream.paths]
+        case NamedStream():
+            return stream.model_copy(update={"root": str(data_root(stream.root).absolute())})
         case _:
             return stream
     return stream.model_copy(update={"paths": tuple(str(path.absolute()) for path in paths)})

@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from raycl.errors import DataError, StoreError
+from raycl.errors import DataError
 from raycl.streams.decoding import CorruptImageError, decode
+from raycl.streams.encoded import EncodedColumn, holds_bytes
 from raycl.streams.folders import SPLITS
 from raycl.streams.image_set import LabelledImages
 from raycl.streams.labels import domains_by_row, names_by_row
@@ -58,13 +57,12 @@ def read_image_parquet(path: Path, test_fraction: float) -> LabelledImages:
 
 
 class ParquetPictures:
-    """The bytes of each row, read together when first asked for, and each one's name."""
+    """The bytes of each row, read when asked for, and each one's name."""
 
     def __init__(self, path: Path, names: Sequence[str] | None) -> None:
         self.path = path
         self.names = names
-        self._column: pa.ChunkedArray | None = None
-        self._reading = threading.Lock()
+        self._column = EncodedColumn(path, "image")
 
     def place(self, row: int) -> str:
         name = self.names[row] if self.names is not None else ""
@@ -75,13 +73,10 @@ class ParquetPictures:
 
     def encoded(self, row: int) -> bytes:
         """The image file in a row, as it is stored."""
-        with self._reading:
-            if self._column is None:
-                self._column = _image_column(self.path)
-        data = self._column[row].as_py()
-        if not data:
+        data = self._column.get(row)
+        if data is None:
             raise CorruptImageError(self.place(row), "it is empty")
-        return bytes(data)
+        return data
 
 
 def _without_images(path: Path) -> tuple[pa.Table, list[str]]:
@@ -124,32 +119,11 @@ def _refuse_other_schema(path: Path, schema: pa.Schema) -> None:
             if is_vectors
             else f"an image set holds {', '.join(REQUIRED)}",
         )
-    if not _is_bytes(_image_type(schema.field("image").type)):
+    if not holds_bytes(schema.field("image").type):
         raise DataError(
             f"{path.name}: image must be a column of bytes, each an image file",
             got=str(schema.field("image").type),
         )
-
-
-def _image_type(kind: pa.DataType) -> pa.DataType:
-    """Hugging Face wraps the bytes into a struct with the path."""
-    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        return kind.field("bytes").type
-    return kind
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _image_column(path: Path) -> pa.ChunkedArray:
-    try:
-        with pq.ParquetFile(path) as file:
-            column = file.read(columns=["image"], use_threads=False)["image"]
-    except (pa.ArrowException, OSError) as error:
-        # Not a DataError: that would be about one image, which may be left out.
-        raise StoreError(f"the images in {path.name} cannot be read", do=str(error)) from error
-    return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 
 
 def _texts(table: pa.Table, column: str) -> list[str] | None:

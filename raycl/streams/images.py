@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import gzip
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import assert_never
 
 import numpy as np
@@ -19,19 +18,24 @@ from raycl.config.streams import (
     DigitsStream,
     FolderStream,
     GlyphsStream,
+    HubStream,
     ImageStream,
+    NamedStream,
     TinyXtailStream,
 )
 from raycl.streams import drawn
 from raycl.streams.content import digits_file, resolve_images
 from raycl.streams.decoding import CorruptImageError as CorruptImageError
-from raycl.streams.decoding import decode
 from raycl.streams.folders import Found, find_images
+from raycl.streams.hub_sets import resolve_hub
 from raycl.streams.image_parquet import read_image_parquet
 from raycl.streams.image_set import ImageSet as ImageSet
 from raycl.streams.image_set import LabelledImages, checked, join
+from raycl.streams.picture_files import FilePictures
+from raycl.streams.shards import read_shards
 from raycl.streams.source import Floats, Ints, Source, Table
 from raycl.streams.source import checked as checked_source
+from raycl.streams.sources.reading import read_named
 from raycl.streams.splitting import rows_by_class, set_aside
 
 DIGITS_TRAIN = 1197
@@ -49,6 +53,10 @@ def read_images(spec: ImageStream) -> ImageSet:
             return _tiny_xtail()
         case FolderStream():
             return checked(join([_read_place(path, spec) for path in spec.paths]))
+        case HubStream():
+            return checked(join([_read_hub(path, spec) for path in spec.paths]))
+        case NamedStream():
+            return read_named(spec)
         case _:
             assert_never(spec)
 
@@ -144,17 +152,10 @@ def _read_place(text: str, spec: FolderStream) -> LabelledImages:
     return read_image_parquet(place, spec.test_fraction)
 
 
-@dataclass(frozen=True)
-class _Files:
-    root: Path
-    relative: tuple[str, ...]
-
-    def place(self, row: int) -> str:
-        return str(self.root / self.relative[row])
-
-    def image(self, row: int) -> Image.Image:
-        # Read apart from decoding: a fault of the file system is no corrupt image.
-        return decode((self.root / self.relative[row]).read_bytes(), self.place(row))
+def _read_hub(text: str, spec: HubStream) -> LabelledImages:
+    folder = resolve_hub(text, spec.root)
+    name = text.rstrip("/").rpartition("/")[2]
+    return read_shards(folder, name, spec.test_fraction, image=spec.image, label=spec.label)
 
 
 def _of_folder(found: Found, test_fraction: float) -> LabelledImages:
@@ -175,6 +176,6 @@ def _of_folder(found: Found, test_fraction: float) -> LabelledImages:
         domains=(found.name,),
         labels=labels,
         splits=splits,
-        pictures=_Files(found.root, relative),
+        pictures=FilePictures(found.root, relative),
         warnings=found.warnings,
     )

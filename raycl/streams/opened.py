@@ -13,12 +13,10 @@ from typing import Any
 from PIL import Image
 
 from raycl.config.spec import Json, described, identity
-from raycl.config.streams import FolderStream, ImageStream
+from raycl.config.streams import ImageFiles, ImageStream, images_alone
 from raycl.streams.content import content_digests
 from raycl.streams.image_set import ImageSet
 from raycl.streams.images import read_images
-
-_OF_TASKS = ("tasks", "shots", "order_seed", "shot_seed")
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,10 @@ class OpenedImages:
 
     @property
     def _bare(self) -> ImageStream:
-        update: dict[str, Any] = dict.fromkeys(_OF_TASKS)
-        if isinstance(self.spec, FolderStream):
-            update["corrupt"] = "refuse"
-        return self.spec.model_copy(update=update)
+        spec = images_alone(self.spec)
+        if isinstance(spec, ImageFiles):
+            spec = spec.model_copy(update={"corrupt": "refuse"})
+        return spec
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OpenedImages, (self.spec,)

@@ -21,7 +21,13 @@ from raycl.streams.content import files_of
 from raycl.streams.embeddings import read_embeddings
 from raycl.streams.opened import OpenedImages
 from raycl.streams.source import Ints, Source, Table, concatenate, join, keep_classes
-from raycl.streams.splitting import draw_shots, hold_out, rows_by_class, task_classes
+from raycl.streams.splitting import (
+    draw_shots,
+    hold_out,
+    is_by_domain,
+    rows_by_class,
+    task_classes,
+)
 
 Protocol = Literal["class-incremental", "x-tail"]
 Decode = Callable[[Ints], Tensor]
@@ -140,14 +146,12 @@ def build(experiment: Experiment, source: Source, decode: Decode | None = None) 
     `decode` gives the pixels of a source that was made of images.
     """
     seeds = experiment.seeds
-    parts = task_classes(
-        source.class_domain, len(source.domains), experiment.stream.tasks, seeds["order"]
-    )
+    spec, domains = experiment.stream, len(source.domains)
+    parts = task_classes(source.class_domain, domains, spec, seeds["order"])
     cutter = _Cutter(experiment, source, decode)
-    by_domain = experiment.stream.tasks is None and len(source.domains) > 1
     return Stream(
         name=source.name,
-        protocol="x-tail" if by_domain else "class-incremental",
+        protocol="x-tail" if is_by_domain(spec, domains) else "class-incremental",
         tasks=tuple(cutter.task(index, classes) for index, classes in enumerate(parts)),
         class_names=source.class_names,
         text=torch.from_numpy(source.text.copy()),

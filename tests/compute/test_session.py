@@ -65,7 +65,7 @@ def guarded_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while "Ray runtime started" not in output.read_text():
             if head.poll() is not None or time.monotonic() > deadline:
-                pytest.skip(f"no Ray head could be started here: {output.read_text()[-500:]}")
+                pytest.fail(f"no Ray head came up: {output.read_text()[-2000:]}")
             time.sleep(0.1)
         yield f"127.0.0.1:{port}"
     finally:

@@ -24,6 +24,8 @@ from raycl.config.streams import (
     EmbeddingsStream,
     FolderStream,
     GlyphsStream,
+    HubStream,
+    NamedStream,
     Validation,
 )
 from raycl.engine.identity import LOOP_REVISION, METRICS_REVISION, RunIdentity
@@ -87,6 +89,13 @@ def test_execution_moves_no_key(execution: dict[str, Any]) -> None:
         {"stream": FolderStream(paths=("x",))},
         {"stream": FolderStream(paths=("x",), corrupt="skip")},
         {"stream": FolderStream(paths=("x",), test_fraction=0.5)},
+        {"stream": HubStream(paths=("x/y",))},
+        {"stream": HubStream(paths=("x/y",), label="fine")},
+        {"stream": NamedStream(names=("dtd",))},
+        {"stream": NamedStream(names=("cars",))},
+        {"stream": NamedStream(names=("cars",), own_val="train")},
+        {"stream": DigitsStream(increments=(4, 2))},
+        {"stream": DigitsStream(order="pycil")},
         {"backbone": Backbone(logit_scale=50.0)},
         {"backbone": Backbone(precision="bf16")},
         {"backbone": Backbone(batch=32)},
@@ -119,9 +128,15 @@ def test_a_backbones_name_is_not_meaning_and_its_weights_are() -> None:
     assert len({one, other, key()}) == 3
 
 
+def made(spec: type[Spec]) -> Any:
+    """One of a kind, with what it must be told."""
+    needed = {"paths": ("x",), "names": ("dtd",)}
+    return spec(**{name: value for name, value in needed.items() if name in spec.model_fields})
+
+
 @pytest.mark.parametrize("stream", IMAGE_STREAMS, ids=kind_of)
 def test_images_are_embedded_by_tiny_clip_unless_told_otherwise(stream: type[Spec]) -> None:
-    spec = stream(paths=("x",)) if "paths" in stream.model_fields else stream()
+    spec = made(stream)
     assert Experiment(method=SLDA(), stream=spec).backbone_name == "tiny-clip"
 
 
@@ -148,7 +163,7 @@ def test_the_source_of_a_user_method_is_meaning(tmp_path: Path) -> None:
 
 def test_two_members_of_a_union_never_share_a_key() -> None:
     for specs in (BUILT_IN, STREAMS):
-        built = [s(paths=("x",)) if "paths" in s.model_fields else s() for s in specs]
+        built = [made(spec) for spec in specs]
         keys = [canonical(identity(spec)) for spec in built]
         assert len(set(keys)) == len(keys)
         assert all(identity(spec)["kind"] == kind_of(type(spec)) for spec in built)

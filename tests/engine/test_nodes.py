@@ -10,7 +10,10 @@ import pytest
 
 from raycl.compute import ray_nodes
 from raycl.compute.ray_nodes import NodeAnswer, on_each_node
-from raycl.engine.nodes import Question, as_rows, check_store_from_others, from_rows, look
+from raycl.config.backbones import Backbone
+from raycl.config.streams import DigitsStream, EmbeddingsStream
+from raycl.engine.hosting import read_by
+from raycl.engine.nodes import Question, as_rows, check_from_others, from_rows, look
 from raycl.engine.nodes import look_from_all as look_around
 from raycl.errors import ClusterError, StoreError
 
@@ -25,6 +28,19 @@ def test_a_node_that_sees_the_same_store_has_no_problem(tmp_path: Path) -> None:
     assert asked(tmp_path, (str(tmp_path),))["problems"] == []
     assert [f.name for f in (tmp_path / "probes").iterdir()] == ["a"]
     assert asked(tmp_path, ("/no/such/mount",))["problems"] == ["has no /no/such/mount"]
+    (tmp_path / "set.npz").touch()
+    assert asked(tmp_path, (str(tmp_path / "set.npz"),))["problems"] == []
+
+
+def test_what_a_command_reads_is_known(tmp_path: Path) -> None:
+    stream = EmbeddingsStream(paths=("/data/a.npz", "/data/b.npz"))
+    weights = Backbone(name="ViT-B-32:/data/w.safetensors")
+    assert read_by(stream, stream, weights) == (
+        "/data/a.npz",
+        "/data/b.npz",
+        "/data/w.safetensors",
+    )
+    assert read_by(DigitsStream(), None, Backbone(name="ViT-B-32:openai")) == ()
 
 
 def test_a_node_with_a_folder_of_its_own_is_found_out(tmp_path: Path) -> None:
@@ -60,10 +76,10 @@ def test_a_run_is_refused_for_what_a_node_says_and_not_for_one_that_died(
 
     monkeypatch.setattr(ray_nodes, "on_each_node", nodes_that(answer))
     if not answered:
-        check_store_from_others(str(tmp_path))
+        check_from_others(str(tmp_path))
         return
     with pytest.raises(StoreError, match="cannot work with this store") as caught:
-        check_store_from_others(str(tmp_path))
+        check_from_others(str(tmp_path))
     assert "n2 sees another store" in str(caught.value) and "mounts" in str(caught.value)
 
 

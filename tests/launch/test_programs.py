@@ -119,7 +119,7 @@ def test_preflight_asks_kubernetes_for_what_the_profile_names() -> None:
             raise ProgramError("kubectl failed: not found")
         return "yes"
 
-    found = findings(profile_of(tree), "s3://b/x", FakeRunner(answer))
+    found = findings(profile_of(tree), "s3://b/x", run=FakeRunner(answer))
     assert [finding.ok for finding in found] == [True, False, True]
 
 

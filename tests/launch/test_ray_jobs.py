@@ -64,6 +64,9 @@ class Shell:
             code = code_of(args)
         return Answer(code, out.getvalue(), err.getvalue())
 
+    def execution(self, **changes: Any) -> dict[str, Any]:
+        return {"store": str(self.folder / "store"), "workers": 1, **changes}
+
     def submit(self, command: tuple[str, ...], *options: str, cluster: str = "") -> Answer:
         data = ("--stream", f"embeddings:{self.folder / 'set.npz'}")
         cluster = cluster or self.profile()
@@ -78,7 +81,7 @@ class Shell:
             "token_file": str(self.folder / "token"),
             "mounts": [str(self.folder)],
             "env": {"OMP_NUM_THREADS": "1"},
-            "execution": {"store": str(self.folder / "store"), "workers": 1},
+            "execution": self.execution(),
         }
         file = self.folder / f"{name}.json"
         file.write_text(json.dumps({**tree, **changes}))
@@ -123,7 +126,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while "Ray runtime started" not in output.read_text() or not listens(port):
             if head.poll() is not None or time.monotonic() > deadline:
-                pytest.skip(f"no Ray head could be started here: {output.read_text()[-500:]}")
+                pytest.fail(f"no Ray head came up: {output.read_text()[-2000:]}")
             time.sleep(0.1)
         yield Shell(own, port)
     finally:
@@ -149,10 +152,15 @@ def test_a_command_is_sent_once_followed_stopped_and_sent_again(shell: Shell) ->
     assert not json.loads(again.out)["new"] and "on its way already" in again.err
 
     shell.until(id, "finetune")
+    assert "beat" in shell("jobs", "status", id, "--cluster", shell.profile()).out
     cluster = ("--cluster", shell.profile())
     assert shell("jobs", "stop", id, *cluster).code == 0
     assert shell("jobs", "wait", id, *cluster).code == 75
     assert shell.job(id)["state"] == "stopped"
+    doing = json.loads(
+        shell("jobs", "status", id, "--store", str(shell.folder / "store"), "--json").out
+    )
+    assert doing["state"] == "stopped" and doing["job"] == id and doing["tasks"] == 2
     log = (shell.folder / "store" / "logs" / "jobs" / f"{id}.txt").read_text()
     assert "run the same command again to continue" in log and TOKEN not in log
 
@@ -169,6 +177,33 @@ def test_a_checked_command_runs_and_its_log_is_followed(shell: Shell) -> None:
     assert "INFO" not in done.err
     listed = shell("jobs", "list", "--json", "--cluster", shell.profile()).out.splitlines()
     assert "done" in {json.loads(line)["state"] for line in listed}
+
+
+@pytest.mark.filterwarnings("ignore:ssl=None is deprecated")
+@pytest.mark.parametrize("kind", ["fit", "sweep"])
+def test_other_commands_are_jobs_too(shell: Shell, kind: str) -> None:
+    """A fit by two workers, and a sweep on Tune whose space travels with it."""
+    cluster = ("--cluster", shell.profile("two", execution=shell.execution(workers=1)))
+    if kind == "fit":
+        data = ("--embeddings", str(shell.folder / "set.npz"), "--generator", "gaussian")
+        command: tuple[str, ...] = ("fit", *data, "--json")
+    else:
+        stream = {"kind": "embeddings", "paths": [str(shell.folder / "set.npz")], "tasks": 2}
+        space = {
+            "base": {"method": {"kind": "slda"}, "stream": stream},
+            "axes": {"method.shrinkage": {"uniform": [0.1, 0.9]}},
+            "samples": 2,
+        }
+        file = shell.folder / "travelling.json"
+        file.write_text(json.dumps(space))
+        command = ("sweep", str(file), "--json")
+    done = shell("submit", *cluster, "--no-check", "--wait", "--", *command)
+    assert done.code == 0, (done.out, done.err)
+    told = json.loads(next(x for x in done.out.splitlines() if x.startswith("{")))
+    if kind == "fit":
+        assert told["computed"] == {"generator": told["classes"]}
+    else:
+        assert told["trials"] == 2 and told["states"] == {"complete": 2}
 
 
 @pytest.mark.parametrize(
@@ -215,8 +250,9 @@ def test_doctor_looks_at_a_cluster(shell: Shell) -> None:
 
 @pytest.mark.ordeal
 def test_a_cluster_that_is_too_small_is_told(shell: Shell) -> None:
-    execution = {"store": str(shell.folder / "store"), "workers": 64}
-    done = shell.submit(SHORT, cluster=shell.profile("large", execution=execution))
+    done = shell.submit(
+        SHORT, cluster=shell.profile("large", execution=shell.execution(workers=64))
+    )
     assert done.code == 2 and "resources: 65 CPUs" in done.err
 
 

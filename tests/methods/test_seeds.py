@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from raycl.compute.local_pool import LocalPool
-from raycl.config.autoseed import AutoSeed
+from raycl.config.autoseed import AutoSeed, SeedUpdate
 from raycl.methods.context import Context
 from raycl.methods.parts.keys import unit
 from raycl.methods.parts.seed_adaptation import Adaptation, class_gradients
 from raycl.methods.parts.seed_adapters import Adapters, untrained
-from raycl.methods.parts.seed_consequences import Consequences
+from raycl.methods.parts.seed_consequences import Asked, Consequences
 from raycl.methods.parts.seed_generator import Conditions, SeedGenerator, described
 from raycl.methods.parts.seed_memory import SeedMemory
 from raycl.methods.parts.seed_pruning import Judge, kept_seeds
@@ -164,7 +164,8 @@ def behind(steps: int, rate: float) -> tuple[Consequences, Any, Any]:
         return seeds, total / torch.bincount(seeds.y)[:, None]
 
     found = Consequences(adapters, keys_over(text), SeedLoss(SCALE, 0.07, True), steps, rate)
-    return found, replay, [(unit(noise(9, WIDTH, seed=32)).double(), torch.arange(9) % 7)]
+    held_out = Asked(unit(noise(9, WIDTH, seed=32)).double(), torch.arange(9) % 7, SCALE)
+    return found, replay, [held_out, Asked(old.v.double(), old.y, 0.3 * SCALE)]
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -179,7 +180,7 @@ def test_one_inner_step_has_the_exact_gradient_by_the_seeds(side: int) -> None:
         v, w = (s + amount * way if i == side else s for i, s in enumerate(sides))
         after = found.descent(v, w, replay)[-1]
         keys = found.keys(after, replay(v, w)[1])
-        losses = [cross_entropy(SCALE * after.image(x) @ keys.T, y) for x, y in asked]
+        losses = [cross_entropy(a.scale * after.image(a.x) @ keys.T, a.y) for a in asked]
         return float(sum(losses))
 
     change = (outer(step) - outer(-step)) / (2 * step)
@@ -197,6 +198,36 @@ def test_several_inner_steps_are_first_order_in_the_rate() -> None:
     assert torch.allclose(by_v, one_v, rtol=1e-2, atol=1e-9)
     assert torch.allclose(by_w, one_w, rtol=1e-2, atol=1e-6)
     assert not any(side.any() for side in three.slopes(*sides, replay, []))
+
+
+def test_old_seeds_that_are_safe_still_judge_at_a_lower_scale() -> None:
+    """An old seed on its own key has no loss at full scale, wherever a new key is moved."""
+
+    def pull(scale: float) -> float:
+        text = torch.eye(WIDTH)[:2]
+
+        def replay(v: Tensor, w: Tensor) -> tuple[Seeds, Tensor]:
+            return Seeds(v, w, torch.tensor([1])), torch.cat([text[:1], w])
+
+        found = Consequences(
+            untrained(made()[0], rank=4), keys_over(text), SeedLoss(SCALE, 0.07, False), 1, 0.0
+        )
+        near = unit(text[1:] + 0.8 * text[:1])
+        asked = [Asked(text[:1], torch.tensor([0]), scale)]
+        return float(found.slopes(text[1:], near, replay, asked)[1].norm())
+
+    assert pull(0.3 * SCALE) > 100 * pull(SCALE)
+
+
+@pytest.mark.parametrize("old", [0, 6])
+def test_the_scale_of_old_seeds_matters_where_there_are_some(old: int) -> None:
+    def learnt(scale: float) -> Tensor:
+        update = SeedUpdate(steps=15, lr=1e-3, old_scale=scale)
+        loop = a_loop(short(update=update), old=old)
+        loop.run(Context(1, LocalPool(), nobody))
+        return loop.seeds()[1]
+
+    assert torch.equal(learnt(1.0), learnt(0.3)) == (old == 0)
 
 
 def test_old_seeds_and_adapters_come_back_unmoved() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from itertools import pairwise
 
@@ -15,6 +16,7 @@ from raycl.report import figures as f
 from raycl.report import scales
 from raycl.report.boards import boards
 from raycl.report.charts import bars, line_chart, scatter, stack
+from raycl.report.leaderboard import Cell
 
 
 def only(results):
@@ -114,6 +116,17 @@ def test_every_chart_is_drawn_at_every_width(width, methods):
             case _:
                 continue
         assert svg.startswith("<svg ") and svg.endswith("</svg>") and "nan" not in svg
+
+
+@pytest.mark.parametrize("sd", [0.0, 10.0])
+def test_the_number_of_a_bar_to_the_left_stands_clear_of_the_name(sd):
+    names = [f.Name("a method with a long name", 0), f.Name("b", 1)]
+    cells = [[Cell(-24.5, sd)], [Cell(42.2, 1.0)]]
+    svg = bars(f.Bars("forgetting", "Forgetting", "", names, ["seen"], cells))
+    words = re.findall(r'<text x="([-\d.]+)"[^>]*>([^<]*)<', svg)
+    end = next(float(x) for x, said in words if said == "−24.5")
+    name = next(float(x) for x, said in words if said.startswith("a method"))
+    assert end - scales.width_of("−24.5", 11.5) > name
 
 
 def test_a_line_does_not_bridge_what_is_undefined():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +25,23 @@ from raycl.config.space import Space
 from raycl.config.space_files import experiment_of, space_of
 from raycl.engine.run import run
 from raycl.errors import ConfigError, StoppedError, WorkError
-from raycl.search.ledger import open_ledger
-from raycl.search.loggers import loggers_of
+from raycl.search.ledger import Ledger, open_ledger
 from raycl.search.sweep import SweepOptions, sweep
 from raycl.store.store import Store
 from tests.engine.processes import Command, makers
-from tests.streams.made_sets import CLASSES, arrays, save_npz
+from tests.observe.followed_runs import scalars
+from tests.search.real_sweeps import (
+    events,
+    fitting,
+    here,
+    lasting,
+    real_space,
+    reported,
+    written,
+)
+from tests.streams.made_sets import CLASSES
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_space_may_be_written_in_python(tmp_path: Path) -> None:
@@ -40,33 +54,6 @@ def test_a_space_may_be_written_in_python(tmp_path: Path) -> None:
     assert raycl.sweep(written, here(tmp_path), SweepOptions(test=False))["trials"] == 1
     with pytest.raises(ConfigError, match="needs a name"):
         raycl.sweep(written.model_copy(update={"name": None}), here(tmp_path))
-
-
-def real_space(folder: Path, **more: Any) -> Space:
-    data = folder / "set.npz"
-    if not data.exists():
-        save_npz(data, arrays(train=20, noise=1.0))
-    stream = {"kind": "embeddings", "paths": [str(data)], "tasks": 3}
-    tree = {
-        "base": {"method": {"kind": "slda"}, "stream": stream},
-        "axes": {"method.shrinkage": {"loguniform": [1e-3, 1.0]}},
-        "samples": 4,
-        **more,
-    }
-    return space_of(tree, "real")
-
-
-def here(folder: Path) -> Execution:
-    return Execution(store=str(folder / "store"))
-
-
-def reported(folder: Path, name: str = "real") -> list[Any]:
-    """What must be equal, however a sweep was driven: seconds aside."""
-    ledger = open_ledger(Store.open(str(folder)), name)
-    return [
-        (t.name, t.state, {d: {**v, "seconds": 0.0} for d, v in t.reports.items()})
-        for t in ledger.records.trials
-    ]
 
 
 def test_a_sweep_measures_what_its_runs_measure(tmp_path: Path) -> None:
@@ -122,31 +109,60 @@ def test_too_many_failures_are_an_error_that_names_them(tmp_path: Path) -> None:
 
 
 def test_two_sweeps_at_once_share_their_fits(tmp_path: Path) -> None:
-    stream = {"kind": "embeddings", "paths": [str(tmp_path / "set.npz")], "tasks": 3}
-    vae = {"kind": "vae", "epochs": 20, "hidden": 16, "latent": 4}
-    base = {"method": {"kind": "cgil", "generator": vae, "per_class": 16}, "stream": stream}
-    axes = {
-        "method.align.lr": {"choice": [1e-3, 1e-2]},
-        "method.align.epochs": {"constant": 2},
-        "method.generator.hidden": {"choice": [16, 32]},
-    }
-    spaces = [
-        real_space(tmp_path, base=base, axes=axes, samples=None, name=name, sampler_seed=seed)
-        for seed, name in enumerate(("one", "two"))
-    ]
+    spaces = [fitting(tmp_path, name) for name in ("one", "two")]
     with ThreadPoolExecutor(2) as threads:
         ask = [threads.submit(sweep, s, here(tmp_path), SweepOptions(test=False)) for s in spaces]
-        answers = [one.result() for one in ask]
+        check_shared(tmp_path / "store", [one.result() for one in ask])
+
+
+def check_shared(store: Path, answers: list[dict[str, Any]]) -> None:
     fits = sum(answer["computed"].get("generator", 0) for answer in answers)
     assert fits == 2 * CLASSES, "each class once for each of the two generators"
     assert [answer["states"] for answer in answers] == [{"complete": 4}] * 2
-    assert reported(tmp_path / "store", "one") == reported(tmp_path / "store", "two")
+    assert events(store, "reported") == 2 * 4 * 3, "nobody was told of another's trials"
+    assert reported(store, "one") == reported(store, "two")
 
 
-def test_a_logger_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
-    for name, words in (("wandbb", "did you mean 'wandb'"), ("mlflow", "not installed")):
-        with pytest.raises(ConfigError, match=words):
-            loggers_of([name], "any")
+@pytest.mark.ray
+def test_two_sweeps_at_once_on_one_cluster_share_their_fits(
+    tmp_path: Path, ray_session: Session
+) -> None:
+    store = tmp_path / "store"
+    place = ["--address", ray_session.address, "--store", str(store), "--no-test", "--json"]
+    files = [written(tmp_path, fitting(tmp_path, name)) for name in ("one", "two")]
+    with contextlib.ExitStack() as closing:
+        commands = [Command("sweep", file, *place, folder=tmp_path) for file in files]
+        for command in commands:
+            closing.enter_context(command)
+        check_shared(store, [command.result(300) for command in commands])
+    alone = tmp_path / "alone"
+    sweep(fitting(tmp_path, "one"), Execution(store=str(alone)), SweepOptions(test=False))
+    assert reported(alone, "one") == reported(store, "one"), "as if it had been alone"
+
+
+def test_each_trial_is_a_run_of_its_own_in_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the driver was stopped, and though the trial waited at a rung."""
+    space = real_space(tmp_path, samples=4, scheduler={"kind": "task_rungs"})
+    told = here(tmp_path).model_copy(update={"log_to": ("tensorboard",)})
+    stop, write = StopRequest(), Ledger.write
+
+    def stopping_early(ledger: Ledger, event: str, **what: Any) -> None:
+        write(ledger, event, **what)
+        if what.get("done") == 2:
+            stop.request("SIGTERM")
+
+    with monkeypatch.context() as patched, pytest.raises(StoppedError):
+        patched.setattr(Ledger, "write", stopping_early)
+        sweep(space, told, SweepOptions(test=False), stop=stop)
+    sweep(space, told, SweepOptions(test=False))
+    for trial in open_ledger(Store.open(told.store), "real").records.trials:
+        found = scalars(tmp_path / "store" / "logs" / f"sweep-real-{trial.name}")
+        expected = [(done, pytest.approx(v["last_pooled"])) for done, v in trial.reports.items()]
+        assert [(step, v) for name, step, v in found if name == "last_pooled"] == expected
+        finals = [v for name, _, v in found if name == "final/last_pooled"]
+        assert len(finals) == (trial.state == "complete")
 
 
 def test_a_stop_leaves_a_sweep_that_continues(tmp_path: Path) -> None:
@@ -168,30 +184,10 @@ def test_on_tune_the_sweep_is_the_same(tmp_path: Path, ray_session: Session) -> 
     assert reported(tmp_path / "tune") == reported(tmp_path / "store")
     assert answer["states"]["pruned"] >= 1
     two = space.model_copy(update={"concurrent": 2, "name": "two", "samples": 3})
-    answer = sweep(two, on_tune, SweepOptions(test=False, loggers=("csv", "tensorboard")))
-    logs = tmp_path / "tune" / "logs" / "sweep-two"
-    assert "last_pooled" in next(logs.rglob("progress.csv")).read_text()
-    assert list(logs.rglob("events.out.*"))
+    followed = on_tune.model_copy(update={"log_to": ("tensorboard",)})
+    answer = sweep(two, followed, SweepOptions(test=False))
+    assert scalars(tmp_path / "tune" / "logs" / "sweep-two-0-0")
     assert sum(answer["states"].values()) == 3 and "open" not in answer["states"]
-
-
-def lasting(folder: Path) -> Space:
-    """Trials of some seconds, so that a kill finds them at work."""
-    stream = {"kind": "embeddings", "paths": [str(folder / "set.npz")], "tasks": 3}
-    base = {"method": {"kind": "joint", "align": {"batch": 8}}, "stream": stream}
-    axes = {"method.align.epochs": {"choice": [30, 40]}}
-    return real_space(folder, base=base, axes=axes, samples=None)
-
-
-def written(folder: Path, space: Space) -> str:
-    file = folder / "real.yaml"
-    file.write_text(json.dumps(space.model_dump(mode="json", by_alias=True)))
-    return str(file)
-
-
-def events(store: Path, kind: str) -> int:
-    found = (store / "journals").rglob("*.json")
-    return sum(path.read_text().count(f'"event": "{kind}"') for path in found)
 
 
 def test_a_killed_driver_loses_a_task_at_most(tmp_path: Path) -> None:
@@ -233,6 +229,24 @@ def test_a_killed_trial_goes_on_by_itself(tmp_path: Path, ray_session: Session) 
         hunter.join()
     assert killed and answer["states"] == {"complete": 2} and answer["task_steps"] == 6
     assert events(store, "lost") == 1
+
+
+@pytest.mark.ray
+def test_a_lost_node_loses_no_trial(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.search.losing_a_trials_node", str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=290,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout.splitlines()[-1])
+    assert len(told["killed"]) == 1 and told["states"] == {"complete": 4}
+    assert told["steps"] == told["reported"] == 12, "no task is told twice"
+    assert told["finished"] == 4 and told["lost"] >= 1
 
 
 @pytest.mark.ordeal

@@ -14,7 +14,9 @@ import pytest
 
 from raycl.config.streams import FolderStream
 from raycl.errors import DataError, StoreError
+from raycl.streams import encoded
 from raycl.streams.content import content_digests
+from raycl.streams.encoded import EncodedColumn
 from raycl.streams.images import CorruptImageError
 from tests.streams.made_images import by_split, pixels, read, save_folder, save_images
 
@@ -116,19 +118,43 @@ def test_opening_reads_no_image_and_the_bytes_are_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    real = pq.ParquetFile.read
+    real = pq.ParquetFile.read_row_group
 
-    def watched(self: pq.ParquetFile, columns: list[str], **options: object) -> pa.Table:
+    def watched(self: pq.ParquetFile, i: int, columns: list[str], **options: object) -> pa.Table:
         asked.extend(columns)
-        return real(self, columns=columns, **options)
+        return real(self, i, columns=columns, **options)
 
     file = save_images(tmp_path / "a.parquet", LABEL, split=["train"] * 8 + ["test"] * 2)
-    monkeypatch.setattr(pq.ParquetFile, "read", watched)
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", watched)
     images = read(file)
     assert "image" not in asked
     for row in range(10):
         images.image(row)
     assert asked.count("image") == 1
+
+
+def test_of_a_large_file_few_row_groups_are_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = save_images(tmp_path / "a.parquet", LABEL, split=["train"] * 8 + ["test"] * 2)
+    table = pq.ParquetFile(file).read(use_threads=False)
+    pq.write_table(table, tmp_path / "b.parquet", row_group_size=3)
+    whole = [table["image"][row].as_py() for row in range(10)]
+    groups: list[int] = []
+    real = pq.ParquetFile.read_row_group
+
+    def watched(self: pq.ParquetFile, i: int, **options: object) -> pa.Table:
+        groups.append(i)
+        return real(self, i, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", watched)
+    column = EncodedColumn(tmp_path / "b.parquet", "image")
+    assert [column.get(row) for row in (*range(10), 0)] == [*whole, whole[0]]
+    assert groups == [0, 1, 2, 3]
+    monkeypatch.setattr(encoded, "HELD_BYTES", 1)
+    few = EncodedColumn(tmp_path / "b.parquet", "image")
+    assert [few.get(row) for row in (9, 0, 1, 4, 8)] == [whole[r] for r in (9, 0, 1, 4, 8)]
+    assert groups[4:] == [3, 0, 1, 2]
 
 
 def test_a_file_whose_images_cannot_be_read_is_not_full_of_corrupt_ones(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What seeds do: the loss of adapters that were trained on them, where they had no part.
 
-    θ' = θ - α Σₖ ∂ℓ(θₖ; seeds)/∂θ,   L = CE(θ'; held-out) + CE(θ'; old seeds)
+    θ' = θ - α Σₖ ∂ℓ(θₖ; seeds)/∂θ,   L = CE(θ'; held-out) + CE(θ'; old seeds, less sharply)
 
     ∂L/∂s = ∂L/∂s at fixed θ' (w is in the keys) - α Σₖ ∂/∂s ⟨∂ℓ(θₖ; seeds)/∂θ, ∂L/∂θ'⟩
 
@@ -27,6 +27,15 @@ Replay = Callable[[Tensor, Tensor], tuple[Seeds, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
+class Asked:
+    """Vectors, their rows of the keys, and the scale of their logits."""
+
+    x: Tensor
+    y: Tensor
+    scale: float
+
+
+@dataclass(frozen=True, eq=False)
 class Consequences:
     """Adapters, and how they would be trained."""
 
@@ -37,9 +46,9 @@ class Consequences:
     rate: float
 
     def slopes(
-        self, v: Tensor, w: Tensor, replay: Replay, asked: Sequence[tuple[Tensor, Tensor]]
+        self, v: Tensor, w: Tensor, replay: Replay, asked: Sequence[Asked]
     ) -> tuple[Tensor, Tensor]:
-        """∂L/∂v and ∂L/∂w, L asked on pairs of vectors and their rows of the keys."""
+        """∂L/∂v and ∂L/∂w, and zero where nothing is asked."""
         v, w = (side.detach().requires_grad_() for side in (v, w))
         by_v, by_w = torch.zeros_like(v), torch.zeros_like(w)
         if not asked:
@@ -79,9 +88,8 @@ class Consequences:
         v: Tensor,
         w: Tensor,
         replay: Replay,
-        asked: Sequence[tuple[Tensor, Tensor]],
+        asked: Sequence[Asked],
     ) -> Tensor:
         keys = self.keys(after, replay(v, w)[1])
-        scale = self.loss.logit_scale
-        losses = [cross_entropy(scale * after.image(x) @ keys.T, y) for x, y in asked]
+        losses = [cross_entropy(a.scale * after.image(a.x) @ keys.T, a.y) for a in asked]
         return torch.stack(losses).sum()

@@ -21,7 +21,7 @@ from raycl.methods.context import Context
 from raycl.methods.method import Setting
 from raycl.methods.parts.seed_adaptation import Adaptation
 from raycl.methods.parts.seed_adapters import Adapters
-from raycl.methods.parts.seed_consequences import Consequences
+from raycl.methods.parts.seed_consequences import Asked, Consequences
 from raycl.methods.parts.seed_generator import Conditions, SeedGenerator
 from raycl.methods.parts.seed_pruning import Judge
 from raycl.methods.parts.seeds import DIVERSITY, Seeds, crowding
@@ -107,8 +107,9 @@ class SeedUpdateLoop:
     def _consequences(self, seeds: Seeds, part: Tensor, step: int) -> tuple[Tensor, Tensor]:
         lesson, old = self.lesson, self._old(step)
         some = self._some(len(lesson.judge.x), SEEDS, "held out", step)
-        asked = [(lesson.judge.x[some], lesson.judge.y[some])] if len(some) else []
-        asked += [] if old is None else [(old.v, old.y)]
+        scale, share = self.setting.logit_scale, self.spec.update.old_scale
+        asked = [Asked(lesson.judge.x[some], lesson.judge.y[some], scale)] if len(some) else []
+        asked += [] if old is None else [Asked(old.v, old.y, share * scale)]
 
         def replay(v: Tensor, w: Tensor) -> tuple[Seeds, Tensor]:
             new = Seeds(v, w, seeds.y)

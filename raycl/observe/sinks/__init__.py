@@ -1,0 +1,1 @@
+"""Where a run may be followed beside the store: TensorBoard, Weights & Biases, MLflow."""
