@@ -1,27 +1,76 @@
-"""`raycl cluster up|tunnel|down|status`: clusters that stay, made by KubeRay or Ray's launcher."""
+"""`raycl cluster up|tunnel|down|status|head`: clusters that stay, made by KubeRay, by Ray's
+launcher, or on this machine."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from raycl.launch.clusters import ClusterPlan, carried_out, down, status_of, tunnel, up
+from raycl.cli.options import seconds_of
+from raycl.launch.clusters import ClusterPlan, called, carried_out, down, status_of, tunnel, up
 from raycl.launch.profiles import read_profile
 
 named = click.argument("name", metavar="NAME|FILE")
+LOOPBACK = "127.0.0.1"
+idle_timeout = click.option("--idle-timeout", metavar="2h", help="End it once idle for so long.")
 dry_run = click.option("--dry-run", is_flag=True, help="Print the files and commands only.")
 
 
 @click.group()
 def cluster() -> None:
-    """Clusters that stay: up, tunnel, down, status."""
+    """Clusters that stay: up, tunnel, down, status, head."""
 
 
 @cluster.command("up")
 @named
 @dry_run
-def bring_up(name: str, dry_run: bool) -> int:
-    """Make the cluster of a profile, or change it to what the profile says now."""
-    return _done(up(read_profile(name)), dry_run)
+@idle_timeout
+def bring_up(name: str, dry_run: bool, idle_timeout: str | None) -> int:
+    """Make the cluster of a profile, or change it to what the profile says now.
+
+    With --idle-timeout this goes on watching, and takes it down after it was idle so long.
+    """
+    profile = read_profile(name)
+    if idle_timeout is None or dry_run:
+        return _done(up(profile), dry_run)
+    from raycl.launch.idleness import up_while_used
+
+    return up_while_used(profile, seconds_of(idle_timeout), called, _say)
+
+
+@cluster.command()
+@click.option("--host", default=LOOPBACK, show_default=True, help="A private address of here.")
+@click.option("--port", default=6379, show_default=True, help="Where other nodes and drivers join.")
+@click.option("--dashboard-port", default=8265, show_default=True, help="Where jobs are sent.")
+@click.option("--cpus", type=click.IntRange(min=0), help="What it offers [all of this machine].")
+@click.option("--gpus", type=click.IntRange(min=0), help="What it offers [all of this machine].")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    default=Path("~/.ray/auth_token"),
+    show_default=True,
+    help="Made, for you alone, if it is not there.",
+)
+@idle_timeout
+def head(
+    host: str,
+    port: int,
+    dashboard_port: int,
+    cpus: int | None,
+    gpus: int | None,
+    token_file: Path,
+    idle_timeout: str | None,
+) -> int:
+    """Run a Ray head on this machine, with a token, until Ctrl-C or until it is idle."""
+    from raycl.launch.head import Head, keep
+
+    idle = None if idle_timeout is None else seconds_of(idle_timeout)
+    return keep(Head(host, port, dashboard_port, token_file, cpus, gpus, idle), _say)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 @cluster.command("tunnel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from raycl.config.streams import ImageFiles, StreamSpec
 from raycl.errors import ConfigError
 
 SINKS = ("tensorboard", "wandb", "mlflow")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,6 +55,14 @@ def flags_of_place(
         "log_to": log_to or None,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def seconds_of(text: str) -> float:
+    """A duration as users write it."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if match is None:
+        raise ConfigError("not a duration", got=text, do="write 90s, 5m, 12h or 7d")
+    return float(match[1]) * _UNITS[match[2]]
 
 
 def skipping_corrupt(stream: StreamSpec) -> StreamSpec:

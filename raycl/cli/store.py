@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 
 import click
 from rich.box import SIMPLE_HEAD
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from raycl.cli.options import seconds_of
 from raycl.cli.places import existing_store
 from raycl.errors import ConfigError
 from raycl.report.reading import finished_runs, named
@@ -20,7 +20,6 @@ from raycl.store.collect import collect
 from raycl.store.store import Store
 
 console = Console()
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 location = click.option("--store", "uri", help="The store [RAYCL_STORE, else raycl-store].")
 
@@ -164,7 +163,7 @@ def discard(key: str, uri: str | None) -> None:
 @click.option("--older-than", default="7d", show_default=True, help="Age, as 90s, 5m, 12h, 7d.")
 def gc(uri: str | None, delete: bool, older_than: str) -> None:
     """Show what nothing needs any more: no result, no pin, no running work."""
-    age = _seconds(older_than)
+    age = seconds_of(older_than)
     garbage = collect(_open(uri), delete=delete, older_than=age)
     for item in garbage:
         click.echo(f"{item.path}  {item.bytes} bytes  ({item.reason})")
@@ -173,10 +172,3 @@ def gc(uri: str | None, delete: bool, older_than: str) -> None:
     things = f"{len(garbage)} thing{'' if len(garbage) == 1 else 's'}"
     ages = f"older than {older_than}, or left by a process that died"
     click.echo(f"{things} {ages}: {total:.1f} MiB, {verb}", err=True)
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if match is None:
-        raise ConfigError("not an age", got=text, do="write 90s, 5m, 12h or 7d")
-    return float(match[1]) * UNITS[match[2]]

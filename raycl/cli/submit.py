@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 
 import click
 
@@ -11,7 +12,7 @@ from raycl.cli.main import COMMANDS
 from raycl.config.clusters import Profile, RayProfile
 from raycl.config.loading import suggest
 from raycl.errors import ConfigError
-from raycl.launch.command import Command, gather, with_requirements
+from raycl.launch.command import Command, gather, kept_offline, with_requirements
 from raycl.launch.profiles import read_profile
 from raycl.launch.render import render
 
@@ -37,7 +38,7 @@ def submit(
     Config files, search spaces and methods of your own that COMMAND names travel with it.
     """
     profile = read_profile(cluster)
-    asked = command_of(command, profile)
+    asked = kept_offline(command_of(command, profile), os.environ)
     if dry_run:
         click.echo(render(asked, profile).text())
         return 0

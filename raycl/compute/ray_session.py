@@ -6,8 +6,8 @@ is a `ClusterError` within seconds (Ray itself takes twenty and does not say whi
 session closes only what it started; workers can import what the driver can, as long as
 they see the same files.
 
-A local Ray gets a token of its own, kept in memory, unless the user configured one. So it
-needs no writable home, and other users of the machine cannot reach it.
+A local Ray gets a token of its own, kept in memory, unless the user configured one, and
+listens on loopback alone. So it needs no writable home, and nobody else can reach it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import ray
 from raycl.errors import ClusterError, ConfigError
 
 PROBE_SECONDS = 3.0
+NO_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 _SET_A_TOKEN = (
@@ -85,13 +86,14 @@ def connect(
     try:
         if address is None:
             _prepare_own_auth()
-            options = _local_options(num_cpus, num_gpus, object_store_mib)
+            options, loopback = _local_options(num_cpus, num_gpus, object_store_mib), True
         else:
             target = resolve_address(address)
             _prepare_auth(token)
             _probe(target)
-            options = {"address": target}
-        context = _init(address, options, log_to_driver=log_to_driver)
+            options, loopback = {"address": target}, _is_private_to_this_machine(target)
+        with _staying_on_loopback() if loopback else contextlib.nullcontext():
+            context = _init(address, options, log_to_driver=log_to_driver)
     except BaseException:
         _restore(before)
         _reread_auth()
@@ -165,6 +167,40 @@ def _init(asked: str | None, options: dict[str, Any], *, log_to_driver: bool) ->
             f"could not {where}: {error}",
             do="check that versions of Ray and Python agree, and the disk and memory of this node",
         ) from error
+
+
+@contextlib.contextmanager
+def _staying_on_loopback() -> Iterator[None]:
+    """Ray takes 127.0.0.1 for this machine's own address, and listens to everybody; where it
+    is told that there are no clusters, as on a laptop's system, it leaves loopback alone."""
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    before, variable = constants.ENABLE_RAY_CLUSTER, os.environ.get(NO_CLUSTERS)
+    constants.ENABLE_RAY_CLUSTER = False
+    os.environ[NO_CLUSTERS] = "0"  # for the processes that are started now
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+        _restore({NO_CLUSTERS: variable})
+
+
+def _is_private_to_this_machine(address: str) -> bool:
+    """Whether a Ray of this machine can be reached by its loopback alone."""
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError):
+        if socket.gethostbyname(host.strip("[]")).startswith("127."):
+            services: Any = importlib.import_module("ray._private.services")
+            own = str(services.node_ip_address_from_perspective())
+            return own.startswith("127.") or not _listens(own, int(port))
+    return False
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), PROBE_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _quieten(quiet: bool) -> None:

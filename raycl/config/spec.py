@@ -121,11 +121,20 @@ def _text_key(key: Any) -> str:
 
 def canonical(value: Any) -> str:
     """One spelling for one value: sorted keys, no spaces, ASCII."""
+    return _spelt(as_json(value))
+
+
+def _spelt(value: Json) -> str:
     return json.dumps(
-        as_json(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
 
 
 def digest(value: Any) -> str:
     """The digest of a JSON value's canonical spelling."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:DIGEST_LENGTH]
+    return digest_of_json(as_json(value))
+
+
+def digest_of_json(value: Json) -> str:
+    """The same of what came out of JSON, and so holds nothing else."""
+    return hashlib.sha256(_spelt(value).encode()).hexdigest()[:DIGEST_LENGTH]

@@ -119,7 +119,8 @@ def _does_not_stay(profile: Profile) -> ConfigError:
     )
 
 
-def _called(argv: Sequence[str], folder: Path) -> int:
+def called(argv: Sequence[str], folder: Path) -> int:
+    """The exit code of a program that was run there."""
     try:
         return subprocess.run(argv, cwd=folder).returncode
     except FileNotFoundError as error:
@@ -128,7 +129,7 @@ def _called(argv: Sequence[str], folder: Path) -> int:
         ) from error
 
 
-def carried_out(plan: ClusterPlan, call: Call = _called) -> int:
+def carried_out(plan: ClusterPlan, call: Call = called) -> int:
     """Runs the programs; the first exit code that is not zero, or zero."""
     if plan.token_file:
         make_token(Path(plan.token_file).expanduser())

@@ -22,6 +22,7 @@ from raycl.errors import ConfigError
 
 REQUIREMENTS = "requirements.txt"
 LARGEST_FILE = 512 * 1024
+_OFFLINE = ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _PLACE = ("store", "pool", "address", "workers")
 _SPACES = (".yaml", ".yml", ".json")
 """A space without one of these is a shipped one, which the nodes have too."""
@@ -44,6 +45,8 @@ class Command:
     """What options the subcommand has."""
     as_written: tuple[str, ...] = ()
     """The arguments with the names of files as they are on this machine."""
+    offline: Mapping[str, str] = field(default_factory=dict)
+    """What says here that no hub is to be asked, which the nodes keep to."""
 
     @property
     def subcommand(self) -> str:
@@ -174,6 +177,11 @@ def with_requirements(command: Command, file: str | None) -> Command:
     if file is None:
         return command
     return replace(command, files={**command.files, REQUIREMENTS: _text(_existing(file))})
+
+
+def kept_offline(command: Command, environ: Mapping[str, str]) -> Command:
+    """The command with the offline flags of an environment."""
+    return replace(command, offline={name: environ[name] for name in _OFFLINE if name in environ})
 
 
 def _existing(text: str) -> Path:

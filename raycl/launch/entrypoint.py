@@ -48,7 +48,7 @@ def exported(command: Command, profile: Profile) -> list[str]:
 def environment(command: Command, profile: Profile) -> dict[str, str]:
     """What every process of the job has in its environment."""
     standard = {"RAYCL_STORE": store_of(command, profile), "RAY_USAGE_STATS_ENABLED": "0"}
-    return dict(sorted({**standard, **profile.env}.items()))
+    return dict(sorted({**standard, **command.offline, **profile.env}.items()))
 
 
 def _fetched(name: str, secret: Secret) -> str:

@@ -81,6 +81,10 @@ class RayJobs:
         found = self._asked(self._client.list_jobs)
         return [_job(details) for details in found if is_ours(details.submission_id or "")]
 
+    def busy(self) -> bool:
+        """Whether a job waits or runs, or a driver is connected, whoever it is."""
+        return any(_job(details).live for details in self._asked(self._client.list_jobs))
+
     def job(self, id: str) -> Job:
         return picked(id, self.jobs())
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 
-from raycl.config.spec import DIGEST_LENGTH, Json, as_json, digest
+from raycl.config.spec import DIGEST_LENGTH, Json, as_json, digest, digest_of_json
 from raycl.errors import ConfigError, CorruptArtefactError, StaleArtefactError
 
 SLUG_LENGTH = 80
@@ -118,7 +118,7 @@ class Record:
         try:
             body = json.loads(data)
             checksum = body.pop("checksum")
-            if checksum != digest(body) or set(body) != {f.name for f in fields(cls)}:
+            if checksum != digest_of_json(body) or set(body) != {f.name for f in fields(cls)}:
                 raise ValueError("its checksum or its fields differ")
             payloads = {name: Payload(**payload) for name, payload in body["payloads"].items()}
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:

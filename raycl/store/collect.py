@@ -109,10 +109,9 @@ def _survey(store: Store) -> _Survey:
                 survey.files[_key_of(file)].append(file)
             elif folder == "pulses":
                 survey.pulses.append(file)
-    for key in survey.files:
-        record = store.record(key) if is_key(key) else None
+    for record in store.records_of([key for key in survey.files if is_key(key)]):
         if record is not None:
-            survey.records[key] = record
+            survey.records[record.key] = record
     return survey
 
 

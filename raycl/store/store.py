@@ -21,7 +21,8 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -40,6 +41,8 @@ Make = Callable[[], Mapping[str, Any]]
 Needs = Sequence[str] | Callable[[], Sequence[str]]
 
 _READ_ATTEMPTS = 5
+_READERS = 32
+"""Records read at a time from a bucket, where each waits for the network."""
 
 
 @dataclass(frozen=True)
@@ -144,12 +147,19 @@ class Store:
 
     def records(self, kind: str | None = None) -> Iterator[Record]:
         """Every readable record, of one kind or of all."""
-        for file in self.location.files(_folder(kind)):
-            key = file.path.removeprefix("artefacts/").removesuffix("/record.json")
-            if file.path.endswith("/record.json") and is_key(key):
-                record = self.record(key)
-                if record is not None:
-                    yield record
+        paths = (file.path for file in self.location.files(_folder(kind)))
+        found = (_key_of(path) for path in paths if path.endswith("/record.json"))
+        for record in self.records_of(key for key in found if is_key(key)):
+            if record is not None:
+                yield record
+
+    def records_of(self, keys: Iterable[str]) -> Iterator[Record | None]:
+        """The record of each key, in order; from afar many are read at a time."""
+        if self.location.local_root is not None:
+            yield from map(self.record, keys)
+            return
+        with ThreadPoolExecutor(_READERS, thread_name_prefix="raycl-records") as readers:
+            yield from readers.map(self.record, keys)
 
     def verify(self, kind: str | None = None) -> Iterator[Problem]:
         """Reads everything again and tells what is missing or differs."""
@@ -158,7 +168,7 @@ class Store:
                 yield from self._problems(file.path)
 
     def _problems(self, path: str) -> Iterator[Problem]:
-        key = path.removeprefix("artefacts/").removesuffix("/record.json")
+        key = _key_of(path)
         try:
             record = self._record_of(key)
         except CorruptArtefactError as error:
@@ -359,6 +369,10 @@ def _versions() -> dict[str, str]:
 
 def _path(key: str, file: str) -> str:
     return f"artefacts/{key}/{file}"
+
+
+def _key_of(path: str) -> str:
+    return path.removeprefix("artefacts/").removesuffix("/record.json")
 
 
 def _folder(kind: str | None) -> str:

@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -28,6 +30,8 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answers)
         self.folder = Path()
         self.sent: list[str] = []
+        self.pause = 0.0
+        """How long it thinks about each file that it sends."""
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client may hang up: it asks whether we are there, and wants no more."""
@@ -55,6 +59,7 @@ class _Answers(BaseHTTPRequestHandler):
         self.end_headers()
         if with_body and body is not None:
             self.server.sent.append(name)
+            time.sleep(self.server.pause)
             self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: object) -> None:
@@ -109,6 +114,18 @@ def test_a_model_is_fetched_once(hub: Hub, tmp_path: Path) -> None:
         assert told.returncode == 0, told.stderr
         assert tuple(json.loads(told.stdout)) == local
     assert hub.sent == ["open_clip_config.json", "open_clip_model.safetensors"]
+
+
+def test_processes_of_one_node_fetch_a_model_once_together(hub: Hub, tmp_path: Path) -> None:
+    """The hub's client holds a lock per file of the cache that they share."""
+    hub.folder, hub.pause = tmp_path / "made", 1.0
+    local = backbone_digests(save_backbone(hub.folder))
+    with ThreadPoolExecutor(4) as threads:
+        asked = [threads.submit(ask, hub, tmp_path / "home", "hf-hub:some/model") for _ in range(4)]
+    for one in asked:
+        assert one.result().returncode == 0, one.result().stderr
+        assert tuple(json.loads(one.result().stdout)) == local
+    assert sorted(hub.sent) == ["open_clip_config.json", "open_clip_model.safetensors"]
 
 
 def test_a_hub_without_the_file_is_not_a_missing_network(hub: Hub, tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.ray
 
 
-def told_by(module: str, *args: str, folder: Path) -> dict[str, Any]:
+def told_by(module: str, *args: str, folder: Path, seconds: int = 290) -> dict[str, Any]:
     """What a scenario of its own process and cluster says in the end."""
     ended = subprocess.run(
         [sys.executable, "-m", f"tests.compute.{module}", str(folder), *args],
@@ -24,7 +26,7 @@ def told_by(module: str, *args: str, folder: Path) -> dict[str, Any]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=290,
+        timeout=seconds,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
@@ -70,3 +72,18 @@ def test_a_service_leaves_a_node_that_is_drained(tmp_path: Path) -> None:
 def test_the_same_again_and_again(tmp_path: Path, scenario: str, time: int) -> None:
     told = told_by("living_cluster", scenario, folder=tmp_path)
     assert told["left"] == 0 and told["same"] and told.get("refitted", 0) == 0
+
+
+@pytest.mark.ordeal
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("cut_for", ["for-a-moment", "for-good"])
+def test_a_host_is_cut_off_and_healed(tmp_path: Path, cut_for: str) -> None:
+    """Two hosts in network namespaces of their own; cut off for good, one joins anew."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("needs root and iproute2")
+    # Short, because Unix sockets below it have a limit of about a hundred characters.
+    with tempfile.TemporaryDirectory(prefix="raycl-") as folder:
+        told = told_by("separate_hosts", cut_for, folder=Path(folder), seconds=800)
+    assert told["same"] and told["refitted"] == 0 and told["classes"] == 24
+    assert bool(told["lost"]) == (cut_for == "for-good")
+    assert len(told["hosts"]) == 2, "the host that was cut off is back"

@@ -15,10 +15,11 @@ import yaml
 
 from raycl.config.clusters import KubeRayProfile, profile_of
 from raycl.errors import ConfigError
-from raycl.launch.command import gather
+from raycl.launch.command import gather, kept_offline
 from raycl.launch.kuberay import dumped, ray_cluster
 from raycl.launch.launcher import launcher_file
 from raycl.launch.profiles import read_profile
+from raycl.launch.render import render
 from tests.launch.made_plans import HOSTILE, LAUNCHED, SENT, command, difference, plan
 
 RAY = {
@@ -313,6 +314,24 @@ def test_requirements_travel_and_comments_do_not(tmp_path: Path) -> None:
     rendered = plan(*DIGITS, profile=profile_of({**RAY, "requirements": str(pins), "ship": True}))
     assert rendered.runtime_env["pip"] == ["numpy==2.4.6", "ray==2.60.0"]
     assert rendered.runtime_env["py_modules"] == ["raycl"]
+
+
+def test_a_job_knows_its_id_and_which_variables_are_secret() -> None:
+    secrets = {"LICENCE": {"env": "L"}, "HF_TOKEN": {"file": "/run/hf"}}
+    for tree in (RAY, SLURM):
+        rendered = plan(*DIGITS, profile=profile_of({**tree, "secrets": secrets}), attempt=3)
+        lines = rendered.files["run.sh"].splitlines()
+        assert f"export RAYCL_JOB={rendered.name}-3" in lines
+        assert "export RAYCL_SECRETS=HF_TOKEN,LICENCE" in lines
+
+
+def test_offline_flags_are_kept_unless_the_profile_says_otherwise() -> None:
+    here = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HOME": "/home/me"}
+    profile = profile_of({**RAY, "env": {"TRANSFORMERS_OFFLINE": "0"}})
+    asked = kept_offline(command(*DIGITS, profile=profile), here)
+    variables = json.loads(render(asked, profile).files["runtime_env.json"])["env_vars"]
+    assert variables["HF_HUB_OFFLINE"] == "1" and variables["TRANSFORMERS_OFFLINE"] == "0"
+    assert "HOME" not in variables
 
 
 def test_secrets_are_fetched_where_the_command_runs(tmp_path: Path) -> None:
