@@ -124,7 +124,8 @@ class TaskRungs(Spec):
     eta: float = Field(2.0, gt=1)
     """One in so many goes on."""
     rungs: tuple[int, ...] | None = None
-    """After how many tasks trials are compared. Null: at a half, a quarter … of all tasks."""
+    """After how many tasks trials are compared. Null: at a quarter, an eighth … of all tasks, but
+    not after the first, by which nothing can have been forgotten; of short streams at a half."""
 
     @field_validator("rungs")
     @classmethod
@@ -137,12 +138,13 @@ class TaskRungs(Spec):
         """The rungs of trials with so many tasks, all below the last."""
         if self.rungs is not None:
             return tuple(rung for rung in self.rungs if rung < tasks)
-        found, here = [], tasks
-        while here > 1:
+        half = -(-tasks // 2)
+        found, here = [], half
+        while here > 2:
             here = -(-here // 2)
-            if here < tasks:
+            if 2 * here < tasks:
                 found.append(here)
-        return tuple(sorted(set(found)))
+        return tuple(reversed(found)) or ((half,) if half < tasks else ())
 
 
 SchedulerSpec = Annotated[AllTasks | TaskRungs, Field(discriminator="kind")]

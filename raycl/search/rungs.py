@@ -80,16 +80,25 @@ def _is_number(value: float | None) -> bool:
 
 def ranked(space: Space, trials: Sequence[Trial], rung: int) -> list[Trial]:
     """The best first: those that break a constraint last, then by non-domination, then by how
-    much room they have to their neighbours, then the older."""
+    much room they have to their neighbours. A few held-out samples tie often: then it is what
+    was good after the earlier tasks too, and then what the sampler chose later, knowing more."""
     values = [trial.reports[rung] for trial in trials]
     excess = [_excess(space.constraints, one) for one in values]
     gains = [tuple(goal.gain(_number(one[goal.metric])) for goal in space.goals) for one in values]
     fronts = front_numbers(gains)
     room = _room(gains, fronts)
+    before = [_gain_so_far(space.goals[0], trial, rung) for trial in trials]
     order = sorted(
-        range(len(trials)), key=lambda i: (excess[i], fronts[i], -room[i], trials[i].sample)
+        range(len(trials)),
+        key=lambda i: (excess[i], fronts[i], -room[i], -before[i], -trials[i].sample),
     )
     return [trials[i] for i in order]
+
+
+def _gain_so_far(goal: Objective, trial: Trial, rung: int) -> float:
+    """Over all tasks up to the rung, of those where it is defined."""
+    values = [reported.get(goal.metric) for done, reported in trial.reports.items() if done <= rung]
+    return math.fsum(goal.gain(_number(v)) for v in values if _is_number(v))
 
 
 def _number(value: float | None) -> float:

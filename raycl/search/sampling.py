@@ -195,8 +195,14 @@ def _sampler(space: Space, number: int) -> BaseSampler:
             case RandomSampler():
                 return optuna.samplers.RandomSampler(seed=seed)
             case TPESampler(startup=startup):
+                # Axes together, group by group of those that conditions let appear together:
+                # of rates and weights it is the combination that is good.
                 return optuna.samplers.TPESampler(
-                    seed=seed, n_startup_trials=startup, constant_liar=True, multivariate=False
+                    seed=seed,
+                    n_startup_trials=startup,
+                    constant_liar=True,
+                    multivariate=True,
+                    group=True,
                 )
             case NSGA2Sampler(population=population):
                 return optuna.samplers.NSGAIISampler(seed=seed, population_size=population)

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +34,7 @@ from raycl.errors import ClusterError
 from raycl.search.conductor import Conductor, Report
 from raycl.search.orders import OrderBook
 from raycl.search.records import Trial
+from raycl.search.stop_flag import StopFlag, watching_flag
 from raycl.search.trial_run import Order, Outcome, run_trial
 from raycl.search.watching import SweepWatcher
 
@@ -50,6 +52,8 @@ _SETTINGS = {
     "TUNE_MAX_PENDING_TRIALS_PG": "4",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+GRACE_SECONDS = 10.0
+"""For running trials to save, of the 15 within which a command that was asked to stop ends."""
 _QUIET = ("ray.tune", "ray.train", "ray.air", "ray._private.dict")
 
 
@@ -61,8 +65,12 @@ def drive_on_tune(
 ) -> None:
     """Runs trials until there are no more, or until it is asked to stop. What Tune
     writes is thrown away."""
-    desk = _Desk(conductor, orders, watcher, stop)
-    with _quiet_tune(), tempfile.TemporaryDirectory(prefix="raycl-tune-") as folder:
+    with (
+        _quiet_tune(),
+        tempfile.TemporaryDirectory(prefix="raycl-tune-") as folder,
+        StopFlag() as flag,
+    ):
+        desk = _Desk(conductor, orders, watcher, stop, flag)
         tune.run(
             trainable,
             name="sweep",
@@ -76,7 +84,7 @@ def drive_on_tune(
             reuse_actors=True,
             raise_on_failed_trial=False,
         )
-    desk.close()
+        desk.close()
 
 
 def placement(resources: TrialResources) -> Any:
@@ -118,8 +126,7 @@ def trainable(config: dict[str, Any]) -> dict[str, Any]:
         tune.report({"report": json.dumps(asdict(found))})
         return True  # whoever is to go no further does not come back from there
 
-    stop = StopRequest()
-    with stopping_when_drained(stop):
+    with watching_flag(config["flag"]) as stop, stopping_when_drained(stop):
         outcome = run_trial(order, report, stop)
     if outcome.state == "stopped" and stop.signal_name == LEAVING:
         # Raised, because the process of a trial that merely ends is used again, here.
@@ -135,9 +142,15 @@ class _Desk:
     """Which of Tune's trials is which of ours."""
 
     def __init__(
-        self, conductor: Conductor, orders: OrderBook, watcher: SweepWatcher, stop: StopRequest
+        self,
+        conductor: Conductor,
+        orders: OrderBook,
+        watcher: SweepWatcher,
+        stop: StopRequest,
+        flag: StopFlag,
     ) -> None:
         self.conductor, self.orders, self.watcher, self.stop = conductor, orders, watcher, stop
+        self.flag = flag
         self.trials: dict[str, Trial] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.losses: dict[str, str] = {}
@@ -153,7 +166,8 @@ class _Desk:
             return None
         self.trials[trial_id] = trial
         order = json.dumps(asdict(self.orders.order(trial)))
-        return {"order": order, "gpus": self.conductor.space.resources.gpus}
+        gpus = self.conductor.space.resources.gpus
+        return {"order": order, "gpus": gpus, "flag": self.flag.name}
 
     def take(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether the trial may go on."""
@@ -258,16 +272,23 @@ def _last_words(trial: Any) -> str:
 
 
 class _WhenAsked(Stopper):
-    """Ends the whole when a stop was asked for."""
+    """When a stop was asked for: lets trials save and end by themselves, and after a grace ends
+    the rest."""
 
     def __init__(self, desk: _Desk) -> None:
         self._desk = desk
+        self._end_at: float | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._desk.stop.requested
+        if not self._desk.stop.requested:
+            return False
+        if self._end_at is None:
+            self._end_at = time.monotonic() + GRACE_SECONDS
+            self._desk.flag.put_up()
+        return time.monotonic() >= self._end_at
 
 
 @contextlib.contextmanager

@@ -157,8 +157,10 @@ def test_what_changed_in_a_space_is_told_and_its_budget_is_free() -> None:
     assert meaning(old) == meaning(space(lr, samples=99, concurrent=3, about="x", tasks=2))
 
 
-def test_rungs_lie_at_halves_unless_they_are_given() -> None:
-    assert [TaskRungs().at(tasks) for tasks in (1, 2, 5, 10)] == [(), (1,), (1, 2, 3), (1, 2, 3, 5)]
+def test_rungs_come_early_but_after_two_tasks_unless_they_are_given() -> None:
+    found = {tasks: TaskRungs().at(tasks) for tasks in (1, 2, 3, 5, 10, 20)}
+    assert found == {1: (), 2: (1,), 3: (2,), 5: (2,), 10: (2, 3), 20: (2, 3, 5)}
+    assert all(rung < tasks for tasks in range(1, 200) for rung in TaskRungs().at(tasks))
     assert TaskRungs(rungs=(1, 4, 9)).at(5) == (1, 4)
 
 

@@ -45,10 +45,10 @@ def fitting(folder: Path, name: str, **more: Any) -> Space:
     return real_space(folder, base=base, axes=axes, samples=None, name=name, **more)
 
 
-def lasting(folder: Path, trials: int = 2) -> Space:
+def lasting(folder: Path, trials: int = 2, epochs: int = 30) -> Space:
     """Trials of some seconds, so that a kill finds them at work."""
     base = {"method": {"kind": "joint", "align": {"batch": 8}}, "stream": stream(folder)}
-    axes = {"method.align.epochs": {"choice": [30 + 10 * i for i in range(trials)]}}
+    axes = {"method.align.epochs": {"choice": [epochs + 10 * i for i in range(trials)]}}
     return real_space(folder, base=base, axes=axes, samples=None)
 
 

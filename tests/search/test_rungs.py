@@ -49,6 +49,22 @@ def test_fronts_and_what_breaks_a_constraint() -> None:
     assert ranked(space, [heavy, light], 1) == [light, heavy]
 
 
+def test_a_tie_is_broken_by_the_earlier_tasks_and_then_by_the_younger() -> None:
+    """Forty held-out samples know no more than forty-one values."""
+    space = made_space(scheduler={"kind": "task_rungs", "rungs": [2]})
+    worse, better, late = (trial(n, 50.0, done=2) for n in range(3))
+    worse.reports[1]["last_pooled"], late.reports[1]["last_pooled"] = 40.0, None
+    late.reports[2]["last_pooled"] = 49.0
+    assert ranked(space, [late, worse, better], 2) == [better, worse, late]
+    worse.reports[1]["last_pooled"] = 50.0
+    assert ranked(space, [better, worse], 2) == [better, worse], "the sampler knew more by then"
+    least = made_space(objectives=[{"metric": "forgetting"}], **RUNGS)
+    one, other = trial(0, None, done=2), trial(1, None, done=2)
+    for reported, first in ((one, 3.0), (other, 1.0)):
+        reported.reports.update({1: {"forgetting": first}, 2: {"forgetting": 2.0}})
+    assert ranked(least, [one, other], 2) == [other, one]
+
+
 def test_several_objectives_race_by_their_fronts(tmp_path: Path) -> None:
     def worth(params: dict[str, Any], done: int) -> Values:
         found = by_rate(params, done)

@@ -207,6 +207,24 @@ def test_a_killed_driver_loses_a_task_at_most(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+def test_on_tune_a_signal_saves_in_the_middle_of_a_task(tmp_path: Path) -> None:
+    space, store = lasting(tmp_path, trials=1, epochs=100), tmp_path / "stopped"
+    words = ["sweep", written(tmp_path, space), "--store", str(store), "--no-test"]
+    with Command(*words, folder=tmp_path) as command:
+        command.until_seen(lambda: makers(store, "state"), "task at work")
+        command.kill(signal.SIGTERM)
+        assert command.end() == (75, "")
+    assert "same command" in command.log.read_text()
+    done = events(store, "reported")
+    kinds = [record.kind for record in Store.open(str(store)).records()]
+    assert kinds.count("state") == done < 3 and "partial" in kinds, "saved between two epochs"
+    sweep(space, Execution(store=str(store)), SweepOptions(test=False))
+    sweep(space, here(tmp_path), SweepOptions(test=False))
+    assert reported(store) == reported(tmp_path / "store")
+    assert events(store, "lost") == 0
+
+
+@pytest.mark.ray
 def test_a_killed_trial_goes_on_by_itself(tmp_path: Path, ray_session: Session) -> None:
     space, store, killed = lasting(tmp_path), tmp_path / "victims", []
 
