@@ -36,7 +36,7 @@ class _Asked(Spec):
 
 
 @click.command()
-@click.option("--stream", help="digits, glyphs, tiny-xtail or folder:PATH[+PATH…].")
+@click.option("--stream", help="digits, a name of `raycl data list`, folder:PATH, hf:ORG/NAME.")
 @click.option(
     "--images", metavar="PATH", help="A folder of folders by class: --stream folder:PATH."
 )

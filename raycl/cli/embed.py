@@ -46,7 +46,7 @@ def embed(
     as_json: bool,
     **place: Any,
 ) -> None:
-    """Embed the images of STREAM: digits, glyphs, tiny-xtail or folder:PATH[+PATH…].
+    """Embed the images of STREAM: digits, a name of `raycl data list`, folder:PATH, hf:ORG/NAME.
 
     The same command again continues, or finds them in the store.
     """

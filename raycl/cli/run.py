@@ -23,7 +23,8 @@ from raycl.observe.display import watcher_for_stderr
 @click.argument("method", required=False)
 @click.option(
     "--stream",
-    help="digits, glyphs, tiny-xtail, folder:PATH[+PATH…] or embeddings:PATH[+PATH…].",
+    help="digits, glyphs, tiny-xtail, a name of `raycl data list`, folder:PATH[+PATH…], "
+    "hf:ORG/NAME or embeddings:PATH[+PATH…].",
 )
 @click.option("--probe", help="A stream that is evaluated after each task and never trained.")
 @click.option(

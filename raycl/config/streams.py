@@ -48,11 +48,24 @@ class _Stream(Spec):
         return self
 
 
+class Columns(Spec):
+    """What the columns of a Parquet file of vectors are called."""
+
+    embedding: str = "embedding"
+    label: str = "label"
+    class_name: str = "class_name"
+    split: str = "split"
+    domain: str = "domain"
+
+
 class EmbeddingsStream(_Stream):
     """Precomputed vectors from Parquet or npz files; several files are joined domains."""
 
     kind: Literal["embeddings"] = "embeddings"
     paths: tuple[str, ...] = NotIdentity(..., min_length=1)
+    columns: Columns = Columns()
+    test_fraction: float = Field(0.2, gt=0, lt=1)
+    """Share of each class that is set aside for testing where Parquet names no split."""
     classes: Literal["all", "with_text"] = "all"
     """`with_text` leaves out the classes that have no text vector."""
 

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from raycl.config.clusters import LocalProfile, Profile, under
 from raycl.config.execution import DEFAULT_STORE
+from raycl.config.sources.catalogue import parse_names
+from raycl.config.streams import parse_probe
 from raycl.errors import ConfigError
 from raycl.launch.command import Command
 from raycl.redaction import looks_secret
@@ -62,11 +64,9 @@ def _data(asked: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for role in ("stream", "probe"):
         spec = asked.get(role)
         # In a file a stream may be written as on the command line.
-        text = spec if isinstance(spec, str) else None
-        paths = text.partition(":")[2].split("+") if text else _paths(spec)
-        for path in paths:
-            if path:
-                yield f"the {role}", str(path)
+        tree = parse_probe(spec) if isinstance(spec, str) else spec
+        for path in _paths(tree if isinstance(tree, dict) else {}):
+            yield f"the {role}", str(path)
     backbone = asked.get("backbone")
     name = str((backbone.get("name") if isinstance(backbone, dict) else None) or "")
     scheme, _, place = name.partition(":")
@@ -74,9 +74,16 @@ def _data(asked: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "the backbone", place
 
 
-def _paths(spec: Any) -> list[Any]:
-    paths = spec.get("paths", []) if isinstance(spec, dict) else []
-    return [paths] if isinstance(paths, str) else list(paths)
+def _paths(spec: dict[str, Any]) -> list[str]:
+    """What a stream reads; a data set known by name lies below the root of data sets."""
+    root = str(spec.get("root") or f"${_DATA}")
+    if spec.get("kind") == "named" or parse_names(str(spec.get("kind"))):
+        return [root]
+    paths = spec.get("paths", [])
+    paths = [paths] if isinstance(paths, str) else [str(path) for path in paths]
+    if spec.get("kind") == "hf":
+        return [path if path.startswith(("/", "$")) else root for path in paths]
+    return paths
 
 
 def _check(what: str, place: str, profile: Profile, *, writes: bool, buckets: bool) -> None:

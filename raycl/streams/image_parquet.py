@@ -10,7 +10,6 @@ is asked for.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from raycl.streams.encoded import EncodedColumn, holds_bytes
 from raycl.streams.folders import SPLITS
 from raycl.streams.image_set import LabelledImages
 from raycl.streams.labels import domains_by_row, names_by_row
+from raycl.streams.shards import names_in_metadata
 from raycl.streams.source import Ints, listed
 from raycl.streams.splitting import rows_by_class, set_aside
 
@@ -101,11 +101,7 @@ def _names_in_schema(metadata: Mapping[bytes, bytes]) -> list[str]:
     listing = metadata.get(b"classnames", b"").decode("utf-8", "replace")
     if listing.strip():
         return listing.rstrip("\n").split("\n")
-    try:
-        told = json.loads(metadata.get(b"huggingface", b"{}"))
-        return [str(name) for name in told["info"]["features"]["label"]["names"]]
-    except (ValueError, KeyError, TypeError):
-        return []
+    return names_in_metadata(metadata, "label")
 
 
 def _refuse_other_schema(path: Path, schema: pa.Schema) -> None:

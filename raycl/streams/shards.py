@@ -46,10 +46,13 @@ def read_shards(
 ) -> LabelledImages:
     """The images of a data set in such files."""
     shards, warnings = _chosen(find_shards(folder), name)
-    schema = _schema(shards[0].path)
-    image, label = _image_column(shards[0].path, schema, image), _label_column(schema, label, name)
+    schemas = [_schema(shard.path) for shard in shards]
+    label = _label_column(schemas[0], label, name)
+    for shard, schema in zip(shards, schemas, strict=True):
+        image = _image_column(shard.path, schema, image)
+    assert image is not None
     tables = [_labels_of(shard.path, label) for shard in shards]
-    labels, names = _numbered(name, tables, _names(schema.metadata or {}, label))
+    labels, names = _numbered(name, tables, names_in_metadata(schemas[0].metadata or {}, label))
     splits = np.repeat(
         np.asarray([shard.split or "" for shard in shards], "U5"), [len(t) for t in tables]
     )
@@ -226,7 +229,8 @@ def _class_features(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
         return {}
 
 
-def _names(metadata: Mapping[bytes, bytes], label: str) -> list[str]:
+def names_in_metadata(metadata: Mapping[bytes, bytes], label: str) -> list[str]:
+    """What Hugging Face keeps of the names of a column's classes; none where it is not there."""
     return _class_features(metadata).get(label, [])
 
 

@@ -132,7 +132,8 @@ class Stream:
 
 def read_source(spec: EmbeddingsStream) -> Source:
     """Given vectors, joined and checked, in the data set's own labels."""
-    source = join([read_embeddings(path) for path in files_of(spec)])
+    columns, share = spec.columns, spec.test_fraction
+    source = join([read_embeddings(path, columns, share) for path in files_of(spec)])
     if spec.classes == "all":
         return source
     if not source.has_text.any():

@@ -278,6 +278,17 @@ def test_data_on_mounts_is_fine() -> None:
         plan("run", "slda", "--stream", stream, profile=profile_of({**RAY, "env": {}}))
 
 
+@pytest.mark.parametrize("stream", ["xtail", "cifar100+dtd", "hf:org/zoo"])
+def test_data_sets_by_name_are_below_the_nodes_own_root(stream: str) -> None:
+    args = ("run", "slda", "--stream", stream)
+    script = plan(*args, profile=profile_of(RAY)).files["run.sh"]
+    assert f"--stream {stream}" in script
+    with pytest.raises(ConfigError, match="RAYCL_DATA, which the profile does not set"):
+        plan(*args, profile=profile_of({**RAY, "env": {}}))
+    with pytest.raises(ConfigError, match="the stream must be where every node"):
+        plan(*args, profile=profile_of({**RAY, "env": {"RAYCL_DATA": "/elsewhere"}}))
+
+
 def test_no_store_or_one_that_is_read_only_is_refused() -> None:
     with pytest.raises(ConfigError, match="no store is named"):
         plan(*DIGITS, profile=profile_of({"kind": "ray"}))
