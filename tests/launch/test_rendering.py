@@ -337,7 +337,7 @@ def test_a_job_knows_its_id_and_which_variables_are_secret() -> None:
 
 
 def test_offline_flags_are_kept_unless_the_profile_says_otherwise() -> None:
-    here = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HOME": "/home/me"}
+    here = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HOME": "/srv/me"}
     profile = profile_of({**RAY, "env": {"TRANSFORMERS_OFFLINE": "0"}})
     asked = kept_offline(command(*DIGITS, profile=profile), here)
     variables = json.loads(render(asked, profile).files["runtime_env.json"])["env_vars"]
