@@ -122,7 +122,6 @@ def generators(quick: bool) -> dict[str, GeneratorSpec]:
         "vae": VAEGenerator(**short),
         "vae, residual noise": VAEGenerator(output_noise="residual", **short),
         "shared vae": SharedVAEGenerator(**short),
-        "shared vae, residual noise": SharedVAEGenerator(output_noise="residual", **short),
         "diffusion": DiffusionGenerator(**({"steps": 100} if quick else {})),
         **{f"real, k = {k}": RealVectors(per_class=k) for k in EXEMPLARS},
     }
