@@ -108,7 +108,9 @@ def storing(counts: Sequence[int]) -> dict[str, Any]:
             store.put(root, {"x.json": 1}, needs=needs)
             row = {"artefacts": count, "put_ms": 1000 * took / (count - made)}
             made = count
+            cpu = time.process_time()
             row["ls_s"] = seconds(lambda: sorted(store.records(), key=lambda r: r.created))
+            row["ls_cpu_ms_each"] = 1000 * (time.process_time() - cpu) / count
             garbage: list[Any] = []
             row["gc_s"] = seconds(lambda g=garbage: g.extend(collect(store, older_than=-1.0)))
             assert len(garbage) == count - len(needs), len(garbage)

@@ -3,6 +3,7 @@
 python -m tests.compute.living_cluster FOLDER fit      `raycl fit`, whose workers hold GPUs
 python -m tests.compute.living_cluster FOLDER run      a run of CGIL, whose learner is drained
 python -m tests.compute.living_cluster FOLDER service  a named service that is drained
+python -m tests.compute.living_cluster FOLDER sweep    a sweep, whose trial is drained
 
 Each prints one JSON object. The GPUs are numbers: nothing computes on them.
 """
@@ -14,6 +15,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -32,10 +34,15 @@ from raycl.compute.ray_pool import RayPool
 from raycl.compute.ray_session import connect
 from raycl.config.execution import Execution, Learner, Worker
 from raycl.config.generators import VAEGenerator
+from raycl.config.space_files import space_of
 from raycl.config.streams import EmbeddingsStream
 from raycl.engine.fitting import fit
 from raycl.observe.events import Computed, Event, Progress, TaskDone, Warned, WorkerLost
+from raycl.search.ledger import open_ledger
+from raycl.search.sweep import SweepOptions, sweep
+from raycl.store.store import Store
 from tests.compute.losing_a_node import QUICK_DETECTION, processes_of
+from tests.engine.processes import makers
 from tests.engine.worlds import LASTING, World, lasting_world
 from tests.fitting.made_fits import record_bytes, tensor_digests
 
@@ -185,6 +192,57 @@ def a_service(folder: Path) -> dict[str, Any]:
     return {"moved": after != before, "asked": len(answers)}
 
 
+def a_sweep(folder: Path) -> dict[str, Any]:
+    world = lasting_world(folder)
+    stream = {**world.asked("joint")["stream"], "tasks": 2}
+    space = space_of(
+        {
+            "samples": 2,
+            "sampler": {"kind": "grid"},
+            "concurrent": 1,
+            "base": {
+                "method": {"kind": "joint", "align": {"epochs": 800, "batch": 8}},
+                "stream": stream,
+            },
+            "axes": {"method.align.lr": {"choice": [1e-3, 3e-3]}},
+        },
+        "drained",
+    )
+    alone = SweepOptions(test=False)
+    here = sweep(space, Execution(store=str(folder / "here")), alone)
+    cluster, _ = three_nodes()
+    drained: list[str] = []
+
+    def drain_the_trial() -> None:
+        while len(drained) < 2:
+            found = [a for a in actors() if "ImplicitFunc" in a["ActorClassName"]]
+            nodes = [a["Address"]["NodeID"] for a in found]
+            if nodes and not drained and makers(world.store, "state"):
+                drained.append(nodes[0])
+                drain(cluster, drained[0])
+            drained.extend([node for node in nodes if drained and node not in drained][:1])
+            time.sleep(0.1)
+
+    try:
+        with connect(cluster.address):
+            threading.Thread(target=drain_the_trial, daemon=True).start()
+            there = sweep(space, Execution(store=str(world.store), pool="ray"), alone)
+    finally:
+        cluster.shutdown()
+    records = open_ledger(Store.open(str(world.store)), "drained").records
+    return {
+        "nodes": len(drained),
+        "states": there["states"],
+        "lost": sum(trial.losses for trial in records.trials),
+        "same": worth(here) == worth(there),
+    }
+
+
+def worth(answer: dict[str, Any]) -> Any:
+    """What a sweep found best, without how long that took."""
+    return {name: answer["best"][name] for name in ("sample", "params")}, answer["best"]["values"]
+
+
 def actors() -> list[dict[str, Any]]:
     from ray._private import state
 
@@ -193,7 +251,7 @@ def actors() -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    scenario = {"fit": a_fit, "run": a_run, "service": a_service}[sys.argv[2]]
+    scenario = {"fit": a_fit, "run": a_run, "service": a_service, "sweep": a_sweep}[sys.argv[2]]
     told = scenario(Path(sys.argv[1]))
     ray.shutdown()
     sys.stdout.write(json.dumps(told) + "\n")

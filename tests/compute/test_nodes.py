@@ -66,6 +66,14 @@ def test_a_service_leaves_a_node_that_is_drained(tmp_path: Path) -> None:
 
 
 @pytest.mark.ordeal
+@pytest.mark.timeout(300)
+def test_a_trial_leaves_a_node_that_is_drained(tmp_path: Path) -> None:
+    """Its process would be used again for the next trial, if it merely ended."""
+    told = told_by("living_cluster", "sweep", folder=tmp_path)
+    assert told == {"nodes": 2, "states": {"complete": 2}, "lost": 0, "same": True}
+
+
+@pytest.mark.ordeal
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("time", range(5))
 @pytest.mark.parametrize("scenario", ["fit", "run"])
