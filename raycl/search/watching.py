@@ -171,7 +171,8 @@ def standing_line(conductor: Conductor, began: float) -> str:
     """All of the sweep in a line."""
     records, space = conductor.records, conductor.space
     states = Counter(trial.state for trial in records.trials)
-    total = space.wanted_samples * len(space.seeds)
+    # A sweep that was grown before may hold more than is asked for now.
+    total = max(space.wanted_samples, len(records.samples)) * len(space.seeds)
     words = [f"{sum(trial.over for trial in records.trials)} of {total} trials over"]
     words += [f"{states[s]} {s}" for s in ("paused", "pruned", "failed") if states[s]]
     best = best_sample(records)

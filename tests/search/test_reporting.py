@@ -17,10 +17,13 @@ from raycl.config.loading import load, read_file
 from raycl.config.space_files import experiment_of
 from raycl.errors import ConfigError
 from raycl.report.sweep_page import sweep_page, write_sweep_page
+from raycl.search.conductor import Conductor
 from raycl.search.export import export_study
-from raycl.search.ledger import Ledger, open_ledger
+from raycl.search.ledger import Ledger, driven_ledger, open_ledger
 from raycl.search.standings import best_sample
 from raycl.search.telling import command, importance, told
+from raycl.search.watching import standing_line
+from raycl.store.store import Store
 from tests.report.chromium import browser, executable
 from tests.search.made_sweeps import PARTS, made_space, whole
 
@@ -145,3 +148,10 @@ def test_the_page_works_in_a_browser(ledger: Ledger, tmp_path: Path) -> None:
 
 def test_the_data_of_a_page_is_plain(ledger: Ledger) -> None:
     assert json.loads(json.dumps(told(ledger)))["trials"] == 40
+
+
+def test_what_was_grown_before_is_counted_though_less_is_asked_for_now(tmp_path: Path) -> None:
+    grown = whole(tmp_path, made_space(samples=5))
+    with driven_ledger(Store.open(str(tmp_path)), made_space(samples=3)) as ledger:
+        assert standing_line(Conductor(ledger), 0.0).startswith("5 of 5 trials over")
+    assert len(grown.records.samples) == 5
