@@ -31,8 +31,9 @@ def digests_of(files: BackboneFiles) -> tuple[str, ...]:
         weights = digest(["random", RANDOM_SEED, version("torch")])
     else:
         weights = file_digest(files.weights)
+    parts = [file_digest(file) for file in files.tokeniser]
     return (
         digest({"model": files.model, "preprocessing": files.preprocessing}),
         weights,
-        file_digest(files.bpe),
+        parts[0] if len(parts) == 1 else digest(list(parts)),
     )

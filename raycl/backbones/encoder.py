@@ -22,6 +22,7 @@ from torch import Tensor
 
 from raycl.backbones.content import RANDOM_SEED, digests_of
 from raycl.backbones.files import BackboneFiles, backbone_files
+from raycl.backbones.sentence_tokeniser import SentenceTokeniser
 from raycl.backbones.text_tower import TextTower
 from raycl.config.backbones import Backbone
 from raycl.errors import ConfigError, DataError
@@ -218,13 +219,15 @@ def _is_torchscript(file: Path) -> bool:
 def _tokeniser(files: BackboneFiles) -> Any:
     from open_clip.tokenizer import SimpleTokenizer
 
-    text = files.model["text_cfg"]
+    text, first = files.model["text_cfg"], files.tokeniser[0]
     options = text.get("tokenizer_kwargs") or {}
+    if text.get("hf_tokenizer_name"):
+        return SentenceTokeniser(first.parent, options)
     try:
-        return SimpleTokenizer(str(files.bpe), **options)
+        return SimpleTokenizer(str(first), **options)
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise DataError(
-            f"the tokeniser cannot be read: {type(error).__name__}: {error}", got=str(files.bpe)
+            f"the tokeniser cannot be read: {type(error).__name__}: {error}", got=str(first)
         ) from error
 
 

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from raycl.backbones.hub import cached, fetched
+from raycl.backbones.sentence_tokeniser import CLEANING
+from raycl.backbones.sentence_tokeniser import FILES as TOKENISER_FILES
 from raycl.config.backbones import GIVEN, TINY_CLIP, Backbone
 from raycl.config.places import expanded
 from raycl.errors import ConfigError, DataError
@@ -47,8 +49,8 @@ class BackboneFiles:
     """The configuration of both towers."""
     weights: Path | None
     """None: random weights."""
-    bpe: Path
-    """The tokeniser's merges."""
+    tokeniser: tuple[Path, ...]
+    """The merges of CLIP's own, or the files of another, which lie in one folder."""
     preprocessing: dict[str, Any] = field(default_factory=dict)
     """What differs from open_clip's own defaults."""
 
@@ -73,14 +75,40 @@ def backbone_files(backbone: Backbone) -> BackboneFiles:
     if not colon or not tag:
         raise _no_such_tag(architecture, tag)
     if tag == RANDOM:
-        return BackboneFiles(architecture, model, None, _open_clip() / _OPEN_CLIPS_BPE)
+        return BackboneFiles(architecture, model, None, _tokeniser(name, model))
     if "/" in tag or tag.endswith(WEIGHT_SUFFIXES):
         weights = _checked_weights(expanded(tag))
-        return BackboneFiles(architecture, model, weights, _open_clip() / _OPEN_CLIPS_BPE)
+        return BackboneFiles(architecture, model, weights, _tokeniser(name, model))
     return _tagged(architecture, tag, model)
 
 
 _OPEN_CLIPS_BPE = "bpe_simple_vocab_16e6.txt.gz"
+
+
+def _tokeniser(name: str, model: dict[str, Any], folder: Path | None = None) -> tuple[Path, ...]:
+    """The tokeniser's files: beside the weights, open_clip's own, or those of the hub."""
+    repo = model["text_cfg"].get("hf_tokenizer_name")
+    if not repo:
+        beside = folder / BPE_NAME if folder else None
+        return (beside if beside and beside.is_file() else _open_clip() / _OPEN_CLIPS_BPE,)
+    places = [folder] if folder else []
+    if os.environ.get("RAYCL_DATA"):
+        places.append(expanded(f"$RAYCL_DATA/backbones/{repo.replace('/', '--')}"))
+    for place in places:
+        if all((place / file).is_file() for file in TOKENISER_FILES):
+            return tuple(place / file for file in TOKENISER_FILES)
+    return tuple(
+        cached(repo, file)
+        or fetched(
+            repo,
+            [file],
+            what=f"the tokeniser of {name} is not on this machine",
+            do=f"place {' and '.join(TOKENISER_FILES)} in $RAYCL_DATA/backbones/"
+            f"{repo.replace('/', '--')}/, or beside the weights of a {LOCAL_DIR}FOLDER; "
+            f"where there is a network: hf download {repo} {' '.join(TOKENISER_FILES)}",
+        )
+        for file in TOKENISER_FILES
+    )
 
 
 def _open_clip() -> Path:
@@ -144,8 +172,8 @@ def _tagged(architecture: str, tag: str, model: dict[str, Any]) -> BackboneFiles
         repo, _, file = known["hf_hub"].rpartition("/")
         own = _weights_of_repo(repo, file, f"{architecture}:{tag}", placed)
     preprocessing = {name: known[name] for name in PREPROCESSING if name in known}
-    bpe = _open_clip() / _OPEN_CLIPS_BPE
-    return BackboneFiles(architecture, model, _checked_weights(own), bpe, preprocessing)
+    tokeniser = _tokeniser(f"{architecture}:{tag}", model)
+    return BackboneFiles(architecture, model, _checked_weights(own), tokeniser, preprocessing)
 
 
 def _weights_of_repo(repo: str, file: str, name: str, placed: str | None = None) -> Path:
@@ -177,8 +205,8 @@ def _hub(name: str, repo: str) -> BackboneFiles:
     )
     model, preprocessing = _read_config(name, config)
     weights = _checked_weights(_weights_of_repo(repo, "", name))
-    bpe = _open_clip() / _OPEN_CLIPS_BPE
-    return BackboneFiles(f"{LOCAL_DIR}{config.parent}", model, weights, bpe, preprocessing)
+    factory, tokeniser = f"{LOCAL_DIR}{config.parent}", _tokeniser(name, model)
+    return BackboneFiles(factory, model, weights, tokeniser, preprocessing)
 
 
 def _folder(name: str, folder: Path) -> BackboneFiles:
@@ -188,12 +216,11 @@ def _folder(name: str, folder: Path) -> BackboneFiles:
         do = f"did you mean {' or '.join(close)}?" if close else "check the path"
         raise DataError("no such folder of a backbone", got=str(folder), do=do)
     model, preprocessing = _read_config(name, folder / CONFIG_NAME)
-    bpe = folder / BPE_NAME
     return BackboneFiles(
         factory=f"{LOCAL_DIR}{folder}",
         model=model,
         weights=_checked_weights(_weights_in(folder)),
-        bpe=bpe if bpe.is_file() else _open_clip() / _OPEN_CLIPS_BPE,
+        tokeniser=_tokeniser(name, model, folder),
         preprocessing=preprocessing,
     )
 
@@ -225,14 +252,15 @@ def _read_config(name: str, file: Path) -> tuple[dict[str, Any], dict[str, Any]]
 def _supported(name: str, model: dict[str, Any]) -> dict[str, Any]:
     """The configuration, if its towers are of a kind that can be opened up."""
     text = model["text_cfg"]
+    options = text.get("tokenizer_kwargs") or {}
     reason = ""
     if "multimodal_cfg" in model or text.get("embed_cls"):
         reason = "it is a captioning model (CoCa), whose text tower appends a token of its own"
     elif text.get("hf_model_name"):
         reason = f"its text tower is {text['hf_model_name']} of the transformers package"
-    elif text.get("hf_tokenizer_name"):
-        reason = f"its tokeniser is {text['hf_tokenizer_name']} of the transformers package"
-    elif (text.get("tokenizer_kwargs") or {}).get("reduction_mask"):
+    elif text.get("hf_tokenizer_name") and options.keys() - {CLEANING}:
+        reason = f"its tokeniser is used in a way of its own ({', '.join(sorted(options))})"
+    elif options.get("reduction_mask"):
         reason = "its tokeniser drops words at random"
     if reason:
         raise ConfigError(

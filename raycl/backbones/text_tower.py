@@ -45,6 +45,8 @@ class TextTower:
         self.token_width: int = self._tokens.embedding_dim
         self.can_truncate: bool = self._mask is not None and self._pool in POOLED_AT_EOT
         """Causal and read at the end-of-text token, so that what follows cannot matter."""
+        self.has_start: bool = tokeniser.sot_token_id is not None
+        """Whether texts begin with a token of their own, after which soft tokens may stand."""
         eos = tower.eos_id if hasattr(tower, "eos_id") else tower.text_eos_id
         self._check_vocabulary(eos)
         self._blocks = self._packed_blocks()
@@ -82,17 +84,14 @@ class TextTower:
         return int(self._projection.shape[-1])
 
     def tokenise(self, texts: Sequence[str]) -> Tensor:
-        """(n, context) token ids: start, text, end, then zeros."""
+        """(n, context) token ids: start, text, end, then zeros; or as its tokeniser frames them."""
+        if not self.has_start:
+            return self._framed(texts)
         start, end = self._tokeniser.sot_token_id, self._tokeniser.eot_token_id
         out = torch.zeros(len(texts), self.context, dtype=torch.long)
         for row, text in zip(out, texts, strict=True):
             inner = self._tokeniser.encode(text)
-            if len(inner) + 2 > self.context:
-                raise DataError(
-                    "a text is longer than the text tower's context",
-                    got=f"{len(inner) + 2} tokens of at most {self.context}: {_shortened(text)}",
-                    do="shorten the class name or backbone.template",
-                )
+            self._check_fits(text, len(inner) + 2)
             if start in inner or end in inner:
                 raise DataError(
                     "a text holds a token that only marks its start or end",
@@ -101,6 +100,22 @@ class TextTower:
                 )
             row[: len(inner) + 2] = torch.tensor([start, *inner, end])
         return out
+
+    def _framed(self, texts: Sequence[str]) -> Tensor:
+        out = torch.full((len(texts), self.context), self._tokeniser.pad_token_id)
+        for row, text in zip(out, texts, strict=True):
+            ids = self._tokeniser.framed(text)
+            self._check_fits(text, len(ids))
+            row[: len(ids)] = torch.tensor(ids)
+        return out
+
+    def _check_fits(self, text: str, length: int) -> None:
+        if length > self.context:
+            raise DataError(
+                "a text is longer than the text tower's context",
+                got=f"{length} tokens of at most {self.context}: {_shortened(text)}",
+                do="shorten the class name or backbone.template",
+            )
 
     def ends(self, tokens: Tensor) -> Tensor:
         """(n,) the position of the end-of-text token of each row."""

@@ -48,16 +48,14 @@ def listing(root: str | None, as_json: bool) -> None:
         return
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("name", no_wrap=True)
-    table.add_column("what it is", overflow="fold")
     for title in ("classes", "images", "MiB"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("licence", overflow="fold")
+    table.add_column("licence")
     table.add_column("here", overflow="fold")
     for entry in entries:
         counts = entry.counts or {}
         table.add_row(
             entry.name,
-            Text(entry.title),
             str(entry.classes),
             f"{sum(counts.values()):,}" if counts else NOT_STATED,
             "–" if entry.mib is None else f"{entry.mib:,.0f}",
@@ -186,17 +184,25 @@ def verify(
     wanted: list[str] = []
     for name in names:
         wanted += parse_names(name) or (entry_of(name).name,)
+    broken = 0
     if not names:
-        wanted = [n for n in source_names() if here(entry_of(n), base).startswith("yes")]
-        if not wanted:
+        states = {name: here(entry_of(name), base) for name in source_names()}
+        wanted = [name for name, state in states.items() if state.startswith("yes")]
+        for name, state in states.items():
+            if state.startswith("lacks"):
+                broken = 1
+                place, _ = lacking(entry_of(name), base)
+                click.echo(f"FAIL {name}: {state} in {place}", err=as_json)
+        if not wanted and not broken:
             raise ConfigError(
                 "no data set is here",
                 got=str(base),
                 do="raycl data prepare NAME says where to begin",
             )
-    return max(
+    found = [
         _verified(name, base, decode=decode, workers=workers, as_json=as_json) for name in wanted
-    )
+    ]
+    return max([broken, *found])
 
 
 def _verified(

@@ -37,8 +37,6 @@ def save_backbone(
     folder: Path, *, seed: int = 0, own_bpe: bool = False, custom: bool = False, **text: Any
 ) -> Backbone:
     """A local-dir backbone whose weights come from a seed."""
-    import open_clip
-
     folder.mkdir(parents=True, exist_ok=True)
     described = config(**text)
     if own_bpe:
@@ -48,8 +46,46 @@ def save_backbone(
     if custom:
         described["model_cfg"]["custom_text"] = True
     (folder / "open_clip_config.json").write_text(json.dumps(described))
+    _save_weights(folder, seed)
+    return Backbone(name=f"local-dir:{folder}", batch=4)
+
+
+WORDS = ["<unk>", "</s>", "a", "photo", "of", "cat", "dog", "very", "old"]
+
+
+def save_siglip(folder: Path, *, seed: int = 0) -> Backbone:
+    """A backbone of SigLIP's kind: no causal mask, read at the last of its padded places."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    folder.mkdir(parents=True, exist_ok=True)
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, "<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    words.save(str(folder / "tokenizer.json"))
+    told = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>"}
+    told |= {"eos_token": "</s>", "pad_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    described = config(
+        hf_tokenizer_name=str(folder),
+        tokenizer_kwargs={"clean": "canonicalize"},
+        no_causal_mask=True,
+        proj_bias=True,
+        pool_type="last",
+        vocab_size=len(WORDS),
+        context_length=16,
+    )
+    described["model_cfg"] |= {"custom_text": True, "init_logit_bias": -10}
+    (folder / "open_clip_config.json").write_text(json.dumps(described))
+    _save_weights(folder, seed)
+    return Backbone(name=f"local-dir:{folder}", batch=4)
+
+
+def _save_weights(folder: Path, seed: int) -> None:
+    import open_clip
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
     save_file(model.state_dict(), str(folder / "open_clip_model.safetensors"))
-    return Backbone(name=f"local-dir:{folder}", batch=4)

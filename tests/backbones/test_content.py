@@ -127,7 +127,7 @@ def test_an_offline_setting_is_respected(monkeypatch: pytest.MonkeyPatch) -> Non
         ("hf-hub:laion", ConfigError, "ORG/REPO"),
         ("local-dir:/nowhere", DataError, "no such folder"),
         ("local-dir:$RAYCL_DATA/x", DataError, "RAYCL_DATA, which is not set"),
-        ("ViT-B-16-SigLIP:random", ConfigError, "its tokeniser is timm/ViT-B-16-SigLIP"),
+        ("ViT-B-16-SigLIP:random", DataError, "the tokeniser of ViT-B-16-SigLIP:random is not on"),
         ("coca_ViT-B-32:random", ConfigError, "captioning"),
         ("roberta-ViT-B-32:random", ConfigError, "roberta-base"),
     ],

@@ -69,6 +69,17 @@ def test_verify_looks_at_all_that_is_here(
     assert told["faults"] == {"corrupt": 1} and told["ok"] is False
 
 
+def test_verify_tells_of_what_is_there_in_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_source(tmp_path, "eurosat")
+    split = make_source(tmp_path, "dtd").folder / "split_zhou_DescribableTextures.json"
+    split.unlink()
+    assert code_of(["data", "verify", "--root", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert f"FAIL dtd: lacks {split.name} in {split.parent}" in out and "ok   eurosat" in out
+
+
 def test_what_is_not_there_or_has_no_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

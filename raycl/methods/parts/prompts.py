@@ -196,6 +196,12 @@ def _tower(setting: Setting) -> TextTower:
             got=f"{setting.encoder.width} and {setting.width}",
             do="name the backbone that the stream's vectors come from",
         )
+    if not setting.encoder.text.has_start:
+        raise ConfigError(
+            "soft tokens stand after the token that texts begin with, and this tower has none",
+            got="method.prompt.kind=tokens",
+            do="use method.prompt.kind=residual, or a backbone with CLIP's own tokeniser",
+        )
     return setting.encoder.text
 
 
