@@ -100,7 +100,7 @@ def test_run_for_people_shows_matrix_and_key(shell: Shell) -> None:
         (["compare", "abcd", "efgh"], ["no store here"]),
         (["report"], ["no store here", "--store"]),
         (["store", "show", "nothing"], ["no store here"]),
-        (["store", "gc", "--older-than", "week", "--store", "."], ["not an age", "7d"]),
+        (["store", "gc", "--older-than", "week", "--store", "."], ["not a duration", "7d"]),
         (["methods", "--check", "slda"], ["name a file of your own"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
