@@ -30,9 +30,8 @@ RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2)
 EPOCHS = (1, 2)
 
 
-def made_space(quick: bool) -> Space:
+def made_space(quick: bool, epochs: int) -> Space:
     hidden = 128 if quick else 256
-    epochs = 20 if quick else 150
     vae: dict[str, Any] = {"kind": "vae", "hidden": hidden, "latent": 64, "epochs": epochs}
     stream = {
         "kind": "embeddings",
@@ -47,7 +46,7 @@ def made_space(quick: bool) -> Space:
         "axes": {
             "method.generator": {
                 "choice": [
-                    {**vae, "epochs": 20 if quick else 150},
+                    vae,
                     {"kind": "gmm", "components": 3},
                 ]
             },
@@ -92,15 +91,17 @@ def alone(space: Space, folder: Path, measured: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--measured", type=int, default=4)
+    parser.add_argument("--measured", type=int, default=4, help="32: all, nothing is scaled")
+    parser.add_argument("--epochs", type=int, default=150, help="of the VAE")
     asked = parser.parse_args()
-    space = made_space(asked.quick)
+    space = made_space(asked.quick, 20 if asked.quick else asked.epochs)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         without = alone(space, folder / "alone", 2 if asked.quick else asked.measured)
         with_sharing = shared(space, folder / "shared")
     out = {
         "name": "sweep_shared",
+        "vae_epochs": 20 if asked.quick else asked.epochs,
         "shared": {n: round(v, 2) for n, v in with_sharing.items()},
         "an_empty_store_each": {n: round(v, 2) for n, v in without.items()},
         "ratio": round(without["seconds"] / with_sharing["seconds"], 2),
