@@ -2,12 +2,14 @@
 
 Guarantees: it listens on loopback alone, or is reached by a private address that was named; it
 wants a token, which is in a file that only this user can read; what it leaves on the disk goes
-with it. One SIGTERM or Ctrl-C ends it. Not guaranteed: beyond loopback, Ray itself opens its
+with it. One SIGTERM or Ctrl-C ends it, and on Linux it ends with the command even where that is
+killed. Not guaranteed: beyond loopback, Ray itself opens its
 ports on every interface of the machine, and only the token keeps others out.
 """
 
 from __future__ import annotations
 
+import ctypes
 import ipaddress
 import os
 import shutil
@@ -31,6 +33,8 @@ from raycl.launch.idleness import POLL_SECONDS, Tell, is_busy, wait_until_idle
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 120.0
 _END_SECONDS = 30.0
+_PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of Linux."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,12 @@ def _started(head: Head, stop: StopRequest) -> Iterator[subprocess.Popen[bytes]]
     with output.open("wb") as sink:
         # Its own group, so that Ctrl-C reaches it by us alone.
         process = subprocess.Popen(
-            argv(head, folder), env=environment, stdout=sink, stderr=sink, start_new_session=True
+            argv(head, folder),
+            env=environment,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+            preexec_fn=_end_with_the_command if sys.platform == "linux" else None,
         )
     try:
         _wait_for_start(head, process, output, stop)
@@ -137,6 +146,12 @@ def _started(head: Head, stop: StopRequest) -> Iterator[subprocess.Popen[bytes]]
             process.kill()
             process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_with_the_command() -> None:
+    """In the child: a SIGTERM once the command is gone, be it by a SIGKILL, which it cannot
+    pass on. A head that nobody watches would stay up for ever."""
+    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def argv(head: Head, folder: Path) -> list[str]:

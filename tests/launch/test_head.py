@@ -231,11 +231,12 @@ def test_a_real_head_is_private_and_goes_once_it_is_idle(tmp_path: Path) -> None
 
 @pytest.mark.ray
 @pytest.mark.ordeal
-def test_a_signal_ends_a_head(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_a_head(tmp_path: Path, number: int) -> None:
     ports = ("--port", str(free_port()), "--dashboard-port", str(free_port()))
     token = ("--token-file", str(tmp_path / "token"))
     with Command("cluster", "head", *ports, *token, folder=tmp_path, RAY_AUTH_MODE="") as head:
         head.until("a head listens")
-        head.kill(signal.SIGTERM)
-        assert head.end() == (0, "")
+        head.kill(number)
+        assert head.end() == (0 if number == signal.SIGTERM else -number, "")
         assert_gone(head.below)
