@@ -1,8 +1,9 @@
 """A polite way to end a run: a flag, and the signals that raise it.
 
 The first SIGINT or SIGTERM sets the flag; work that looks at it saves and ends at its next
-step. A second signal ends the process at once, without any cleaning up: what is stored is
-whole at every moment, so nothing is lost but time.
+step. A later signal ends the process at once, without any cleaning up: what is stored is
+whole at every moment, so nothing is lost but time. Later, for one wish comes as several
+signals: Slurm sends SIGTERM to a step, and its srun forwards another some 50 ms after it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -18,6 +20,8 @@ from typing import Any
 from raycl.errors import InterruptedByUser, StoppedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SAME_WISH_SECONDS = 2.0
+"""Signals that come within this of the first ask for the same thing."""
 
 
 class StopRequest:
@@ -46,10 +50,16 @@ def catching_signals(stop: StopRequest) -> Iterator[None]:
         yield
         return
 
+    first: float | None = None
+
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if stop.requested:
+        nonlocal first
+        now = time.monotonic()
+        if first is None:
+            first = now
+            stop.request(signal.Signals(number).name)
+        elif now - first > SAME_WISH_SECONDS:
             os._exit(exit_code(number))
-        stop.request(signal.Signals(number).name)
 
     before: dict[signal.Signals, Any] = {s: signal.signal(s, on_signal) for s in SIGNALS}
     try:
