@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from raycl import shipped
 from raycl.config.loading import read_file
+from raycl.config.methods import BUILT_IN
 from raycl.config.space import METRICS, Objective, Space, TaskRungs
 from raycl.config.space_files import (
     check_space,
@@ -142,6 +143,13 @@ def test_all_shipped_spaces_hold() -> None:
     assert len(names) > 20
     for name in names:
         assert find_space(name).name == name
+
+
+def test_every_method_has_a_space_of_its_own() -> None:
+    top = shipped.folder("search_spaces")
+    bases = [find_space(file.stem).base for file in top.glob("*.yaml")]
+    searched = {base["method"]["kind"] for base in bases if "method" in base}
+    assert searched == {kind.model_fields["kind"].default for kind in BUILT_IN}
 
 
 def test_the_schema_beside_the_spaces_is_the_one_of_the_code() -> None:
