@@ -38,7 +38,8 @@ def write_sweep_page(sweeps: Sequence[Told], path: Path, title: str | None = Non
 
 def sweep_page(sweeps: Sequence[Told], title: str | None = None) -> str:
     """The page as text."""
-    words = title or ", ".join(str(told["sweep"]) for told in sweeps)
+    names = ", ".join(str(told["sweep"]) for told in sweeps)
+    words = title or f"Sweep{'s' * (len(sweeps) > 1)} {names}"
     trials = sum(told["trials"] for told in sweeps)
     parts = Parts(words, [f"<b>{trials}</b> trial{'s' * (trials != 1)}"])
     for number, told in enumerate(sweeps, start=1):
@@ -65,8 +66,10 @@ def _section(told: Told, anchor: str) -> str:
 
 def _facts(told: Told) -> list[str]:
     states = ", ".join(f"{count} {state}" for state, count in told["states"].items())
+    seeds = len(told["seeds"])
+    size = f"<b>{told['samples']}</b> samples × <b>{seeds}</b> seed{'s' * (seeds != 1)}"
     facts = [
-        f"<b>{told['samples']}</b> samples × <b>{len(told['seeds'])}</b> seeds: {safe(states)}",
+        f"{size}: {safe(states)}",
         f"<b>{told['task_steps']:,}</b> tasks learnt",
         f"sampler <b>{safe(told['sampler'])}</b>, scheduler <b>{safe(told['scheduler'])}</b>",
         "judged by the test data" if told["on_test"] else "judged by the validation split",
@@ -82,9 +85,7 @@ def _lead(told: Told) -> str:
     if best is None:
         return "No sample came through with a value for every objective."
     values = ", ".join(
-        f"<b>{value:.4g}</b> {safe(words_of(name))}"
-        for name, value in best["values"].items()
-        if value is not None
+        _valued(name, value) for name, value in best["values"].items() if value is not None
     )
     text = f"Sample <b>{best['sample']}</b> is the best: {values}"
     tests = [r["metrics"].get("last_pooled") for r in told["test"].values()]
@@ -92,8 +93,14 @@ def _lead(told: Told) -> str:
     if known:
         text += f"; on the test data it ends at <b>{sum(known) / len(known):.1f} %</b>"
     if len(goals(told)) > 1:
-        text += f". {len(told['front'])} samples are dominated by none"
+        front = len(told["front"])
+        text += f". {front} sample{'s are' if front != 1 else ' is'} dominated by none"
     return text + "."
+
+
+def _valued(metric: str, value: float) -> str:
+    name, _, unit = words_of(metric).partition(", ")
+    return f"{safe(name)} <b>{f'{value:.4g} {safe(unit)}'.rstrip()}</b>"
 
 
 Draw = Callable[[float], str | None]
