@@ -101,7 +101,9 @@ def checking(names: tuple[str, ...]) -> int:
             click.echo(f"FAIL {name}: {error}", err=True)
             worst = max(worst, error.exit_code)
             continue
-        click.echo(f"ok   {name}: {len(space.searched)} axes, {space.wanted_samples} samples")
+        axes, samples = len(space.searched), space.wanted_samples
+        size = f"{axes} {'axis' if axes == 1 else 'axes'}, {samples} sample{'s' * (samples != 1)}"
+        click.echo(f"ok   {name}: {size}")
     return worst
 
 

@@ -3,7 +3,7 @@
 Guarantees: every dotted path and every kind of value of a checked space was given to the
 experiment's own types, under the conditions in which it would be used; what does not fit
 is a `ConfigError` that names the axis, the value and the nearest name that exists. A grid
-file (stream, methods, seeds) is a space whose one axis is the method.
+file (stream or streams, methods, seeds) is a space whose axes are the stream and the method.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def space_of(tree: Mapping[str, Any], name: str) -> Space:
 def _of_grid(grid: Grid) -> Space:
     dumped = grid.model_dump(mode="json", exclude_unset=True)
     base = {name: dumped[name] for name in ("stream", "backbone", "validation") if name in dumped}
-    axes = {"method": Axis(choice=tuple(dumped["methods"]))}
+    streams = {"stream": Axis(choice=tuple(dumped["streams"]))} if grid.streams else {}
+    axes = {**streams, "method": Axis(choice=tuple(dumped["methods"]))}
     return Space(
         base=base, axes=axes, seeds=grid.seeds, sampler=GridSampler(), judge="test", failures=0.0
     )
@@ -56,7 +57,9 @@ def check_space(space: Space) -> None:
     _check_paths(space)
     _check_conditions(space)
     _check_methods(space)
-    above: dict[str, Axis] = {}
+    # Without a method and a stream there is no experiment to try a value in.
+    needed = [part for part in ("method", "stream") if part not in space.base]
+    above = {path: axis for path, axis in space.axes.items() if path in needed}
     for path, axis in space.axes.items():
         above[path] = axis
         # With those above it only, so that a fault is told of the axis that has it.

@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from raycl import shipped
-from raycl.config.loading import read_file
+from raycl.config.grid import Grid
+from raycl.config.loading import check, read_file
 from raycl.config.methods import BUILT_IN
 from raycl.config.space import METRICS, Objective, Space, TaskRungs
 from raycl.config.space_files import (
@@ -136,6 +137,21 @@ def test_a_grid_of_methods_is_a_space() -> None:
     assert grid.on_test and list(grid.searched) == ["method"]
     tree = tree_of(grid, next(grid.grid()))
     assert tree["method"]["kind"] and tree["stream"]["kind"] == "digits"
+
+
+def test_a_grid_may_have_many_streams() -> None:
+    streams = [{"kind": "digits", "tasks": 5}, {"kind": "glyphs"}]
+    grid = {"methods": [{"kind": "ncm"}, {"kind": "slda"}], "seeds": [3, 4]}
+    many = space_of({**grid, "streams": streams}, "x")
+    check_space(many)
+    found = [experiment_of(many, params, seed) for params in many.grid() for seed in many.seeds]
+    assert found == list(check(Grid, {**grid, "streams": streams}).experiments())
+    assert len(found) == 8 and many.on_test
+    one = space_of({**grid, "stream": streams[0]}, "x")
+    assert list(one.searched) == ["method"], "an axis that was always there enters the meaning"
+    for wrong in ({}, {"streams": []}, {"stream": streams[0], "streams": streams}):
+        with pytest.raises(ConfigError, match="either `stream` or a list of `streams`"):
+            space_of({**grid, **wrong}, "x")
 
 
 def test_all_shipped_spaces_hold() -> None:
