@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raycl.report.boards import Board, is_reference, mean_list, mean_table
+from raycl.report.labels import shortened
 from raycl.report.leaderboard import NOT_RECORDED, Cell, Result, Setting, metric_of, summary
 
 SEEN, UNION = "classes seen so far", "all classes"
@@ -168,8 +169,9 @@ def figures(board: Board) -> list[Figure]:
 
 def named(board: Board) -> list[tuple[Setting, Name]]:
     """The settings with their names, in the order of the leaderboard."""
+    names = shortened([setting.label for setting in board.settings])
     return [
-        (setting, Name(setting.label, place, is_reference(setting)))
+        (setting, Name(names[place], place, is_reference(setting)))
         for place, setting in enumerate(board.settings)
     ]
 
@@ -318,7 +320,7 @@ def latents(board: Board, setting: Setting, name: Name) -> Latents | None:
     which = f"{len(panels)} of {classes:,} classes" if classes > len(panels) else "all classes"
     seed = (run.get("seeds") or {}).get("order")
     note = f"{which} in the order of learning" + (f", seed {seed}" if seed is not None else "")
-    return Latents(f"latents-{name.place + 1}", name.label, note, name, panels)
+    return Latents(f"latents-{name.place + 1}", setting.label, note, name, panels)
 
 
 def _panel(one: dict[str, Any]) -> Panel:
@@ -351,4 +353,4 @@ def heat_map(board: Board, setting: Setting, name: Name) -> HeatMap | None:
     ]
     n = len(setting.runs)
     note = "one run" if n == 1 else f"mean of {n} runs"
-    return HeatMap(f"matrix-{name.place + 1}", name.label, note, matrices)
+    return HeatMap(f"matrix-{name.place + 1}", setting.label, note, matrices)

@@ -24,6 +24,7 @@ from raycl.report.figures import (
     figures,
 )
 from raycl.report.heat import SIZE, matrix
+from raycl.report.labels import options_of, shortened
 from raycl.report.leaderboard import NULL, Cell, Row, Setting, row_of, shown
 from raycl.report.palette import LEVELS
 
@@ -201,13 +202,16 @@ def _row(row: Row, place: int, board: Board, best: Mapping[str, float | None]) -
     setting = board.settings[place]
     css = hue(place, reference=setting is board.reference)
     label = attribute(row.label)
+    name = shortened([one.label for one in board.settings])[place]
+    options = options_of(row.label) if name != row.label else ""
+    small = f'<small class="options">{safe(options)}</small>' if options else ""
     cells = "".join(
         _cell(c.metric, row.cells[c.metric], best[c.metric] == row.cells[c.metric].mean)
         for c in COLUMNS
     )
     return (
         f'<tr><th scope="row" data-v="{label}" title="{label}"><span class="key {css}"></span>'
-        f'{safe(row.label)}</th><td data-v="{row.n}">{row.n}</td>{cells}</tr>'
+        f'{safe(name)}{small}</th><td data-v="{row.n}">{row.n}</td>{cells}</tr>'
     )
 
 

@@ -71,9 +71,10 @@ def test_the_line_on_all_classes_starts_at_zero_shot_and_needs_whole_rows():
 
 def test_forgetting_shows_both_label_spaces_and_zero_shot_beside():
     results = several(3, 1, 4)
-    shown = f.forgetting(only(results))
+    board = only(results)
+    shown = f.forgetting(board)
     for name, cells in zip(shown.names, shown.cells, strict=True):
-        (run,) = [r for r in results if r["label"] == name.label]
+        (run,) = [r for r in results if r["label"] == board.settings[name.place].label]
         metrics = run["metrics"]
         assert [c.mean for c in cells] == [metrics["forgetting"], metrics["forgetting_union"]]
         assert name.reference == (name.label == "zero_shot")
