@@ -68,7 +68,7 @@ class Plan:
     autoencoder_batches: int = 1200
     autoencoder_batch: int = 64
     autoencoder_lr: float = 2e-3
-    batches: int = 2284
+    batches: int = 9000
     batch: int = 64
     wide_batches: int = 560
     """So many at the beginning are twice as large."""
