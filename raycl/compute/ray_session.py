@@ -161,11 +161,12 @@ def _init(asked: str | None, options: dict[str, Any], *, log_to_driver: bool) ->
             return ray.init(logging_level=logging.ERROR, **options)
     except ray.exceptions.AuthenticationError as error:
         raise ClusterError("Ray refused the token", got=asked, do=_SET_A_TOKEN) from error
-    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+    except Exception as error:  # Ray raises it bare where its processes take 30 s to start
         where = "start a local Ray" if asked is None else f"join the Ray cluster at {asked}"
         raise ClusterError(
             f"could not {where}: {error}",
-            do="check that versions of Ray and Python agree, and the disk and memory of this node",
+            do="check that versions of Ray and Python agree, the disk and memory of this node, and "
+            "how busy it is",
         ) from error
 
 

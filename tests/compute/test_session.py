@@ -107,6 +107,20 @@ def test_what_is_not_an_address(address: str) -> None:
         resolve_address(address)
 
 
+def test_a_ray_that_takes_too_long_to_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from raycl.compute import ray_session
+
+    def busy(**options: Any) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray does
+
+    monkeypatch.setattr(ray, "init", busy)
+    with pytest.raises(ClusterError, match=r"could not start a local Ray: .* timed out") as told:
+        ray_session._init(None, {}, log_to_driver=True)
+    assert "how busy it is" in str(told.value)
+
+
 @pytest.mark.parametrize("given", [{}, {"RAY_AUTH_MODE": "disabled"}])
 def test_a_missing_token_is_named(guarded_head: str, tmp_path: Path, given: dict[str, str]) -> None:
     told = connecting(guarded_head, cwd=tmp_path, HOME=str(tmp_path), **given)
