@@ -24,6 +24,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import tempfile
@@ -248,7 +249,7 @@ def main() -> None:
     parser.add_argument("--on", default="cars", choices=(*SETS, *IMAGES))
     parser.add_argument("--store", help="keep results here, and use those that are")
     parser.add_argument("--pool", default="local", choices=("local", "ray"))
-    parser.add_argument("--only", help="rows whose name holds this")
+    parser.add_argument("--only", default="", help="rows whose name this expression finds")
     parser.add_argument("--plot", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     stream = stream_of(arguments.on)
@@ -262,7 +263,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         execution = Execution(store=arguments.store or folder, pool=arguments.pool)
         for name, method in rows(arguments.quick, arguments.on):
-            if (arguments.only or "") in name:
+            if re.search(arguments.only, name):
                 found[name] = measure(method, stream, seeds, execution)
                 print(table({name: found[name]}).splitlines()[1], file=sys.stderr, flush=True)
     print(table(found))

@@ -24,6 +24,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import tempfile
@@ -260,7 +261,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--on", default="cars", choices=(*SETS, *IMAGES))
     parser.add_argument("--store", help="keep results here, and use those that are")
-    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--only", default="", help="rows whose name this expression finds")
     arguments = parser.parse_args()
     stream = stream_of(arguments.on)
     if stream is None:
@@ -274,7 +275,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         execution = Execution(store=arguments.store or folder, pool="local")
         for name, method, upper in rows(arguments.on):
-            if arguments.only in name:
+            if re.search(arguments.only, name):
                 families[name] = upper
                 found[name] = measure(method, stream, seeds, execution)
                 print(table({name: found[name]}).splitlines()[2], file=sys.stderr, flush=True)
