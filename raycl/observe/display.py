@@ -22,6 +22,7 @@ from rich.text import Text
 from raycl.observe.events import Event, RunDone, RunStarted, TaskDone
 from raycl.observe.events import Progress as StageProgress
 from raycl.observe.watchers import Lines, Watcher, sentence
+from raycl.printable import plain
 
 
 class _Speed(ProgressColumn):
@@ -69,7 +70,7 @@ class Display:
         text = sentence(event)
         if text is not None:
             style = "yellow" if text.startswith(("warning", "lost")) else None
-            self.bars.console.print(text, style=style, highlight=False, markup=False)
+            self.bars.console.print(plain(text), style=style, highlight=False, markup=False)
 
     def _show_stage(self, event: StageProgress) -> None:
         name = event.stage if event.task < 0 else f"task {event.task + 1} · {event.stage}"
