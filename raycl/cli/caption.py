@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from raycl.cli.options import add_place, flags_of_place, skipping_corrupt
 from raycl.config.backbones import Backbone
@@ -20,6 +19,7 @@ from raycl.engine.captioning import CaptionResult, refuse_empty
 from raycl.engine.captioning import caption as caption_images
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError
+from raycl.observe.console import Console
 from raycl.observe.display import watcher_for_stderr
 from raycl.printable import plain
 

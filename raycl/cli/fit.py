@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +18,7 @@ from raycl.config.streams import EmbeddingsStream, parse_stream
 from raycl.engine.fitting import FitResult, generator_of
 from raycl.engine.fitting import fit as fit_embeddings
 from raycl.engine.run import default_store
+from raycl.observe.console import Console
 from raycl.observe.display import watcher_for_stderr
 from raycl.printable import plain
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from raycl.observe.console import Console
 from raycl.observe.events import Event, RunDone, RunStarted, TaskDone
 from raycl.observe.events import Progress as StageProgress
 from raycl.observe.watchers import Lines, Watcher, sentence
