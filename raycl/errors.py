@@ -35,15 +35,27 @@ class RayclError(Exception):
         self.do = do
 
     def __str__(self) -> str:
-        text = self.what
+        text = _shortened(self.what)
         if self.got is not None:
-            text += f" (got {self.got})"
+            text += f" (got {_shortened(self.got)})"
         if self.do:
             text += f"\n  → {self.do}"
         return text
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.what, self.__dict__)
+
+
+LONGEST = 500
+"""Characters of a line before its middle is left out: a value may be a million letters."""
+
+
+def _shortened(text: str) -> str:
+    half = LONGEST // 2
+    return "\n".join(
+        line if len(line) <= LONGEST else f"{line[:half]} … {line[-half:]}"
+        for line in text.split("\n")
+    )
 
 
 def _rebuild(cls: type[RayclError], what: str, state: dict[str, Any]) -> RayclError:

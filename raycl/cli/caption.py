@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from raycl.cli.options import add_place, flags_of_place, skipping_corrupt
 from raycl.config.backbones import Backbone
@@ -20,7 +19,9 @@ from raycl.engine.captioning import CaptionResult, refuse_empty
 from raycl.engine.captioning import caption as caption_images
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError
+from raycl.observe.console import Console
 from raycl.observe.display import watcher_for_stderr
+from raycl.printable import plain
 
 EXAMPLES = 12
 """Classes of which a caption is shown."""
@@ -106,10 +107,10 @@ def _show(result: CaptionResult) -> None:
     def line(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    width = max((len(_plain(e["class"])) for e in result.examples[:EXAMPLES]), default=0)
+    width = max((len(plain(e["class"])) for e in result.examples[:EXAMPLES]), default=0)
     for example in result.examples[:EXAMPLES]:
-        words = _plain(example.get("caption", "–"))
-        line(f"{_plain(example['class']):>{width}}  {example['captions']:4d}  {words}")
+        words = plain(example.get("caption", "–"))
+        line(f"{plain(example['class']):>{width}}  {example['captions']:4d}  {words}")
     if len(result.examples) > EXAMPLES:
         line(f"… and {len(result.examples) - EXAMPLES} classes more")
     made, found = (counts.get("captions", 0) for counts in (result.computed, result.reused))
@@ -126,8 +127,3 @@ def _show(result: CaptionResult) -> None:
         line(f"left out {len(result.corrupt)} that cannot be decoded")
     if result.out:
         line(f"written to {result.out}")
-
-
-def _plain(text: str) -> str:
-    """What a model or a folder's name says is no control sequence."""
-    return "".join(c if c.isprintable() else "?" for c in text)

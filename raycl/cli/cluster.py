@@ -10,6 +10,7 @@ import click
 from raycl.cli.options import seconds_of
 from raycl.launch.clusters import ClusterPlan, called, carried_out, down, status_of, tunnel, up
 from raycl.launch.profiles import read_profile
+from raycl.observe.console import say
 
 named = click.argument("name", metavar="NAME|FILE")
 LOOPBACK = "127.0.0.1"
@@ -70,7 +71,7 @@ def head(
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    say(text, err=True)
 
 
 @cluster.command("tunnel")
@@ -99,9 +100,9 @@ def status(name: str, dry_run: bool) -> int:
 
 def _done(plan: ClusterPlan, dry_run: bool) -> int:
     if dry_run:
-        click.echo(plan.text())
+        say(plan.text())
         return 0
     code = carried_out(plan)
     if code == 0 and plan.then:
-        click.echo(plan.then, err=True)
+        say(plan.then, err=True)
     return code

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +12,7 @@ from raycl.cli.places import existing_store
 from raycl.errors import DataError
 from raycl.metrics.comparison import Comparison
 from raycl.metrics.comparison import compare as compare_runs
+from raycl.observe.console import Console
 from raycl.report.reading import FinishedRun, finished_runs, stages_of
 
 

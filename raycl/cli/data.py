@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from raycl.config.sources.catalogue import (
 )
 from raycl.config.sources.entry import Entry
 from raycl.errors import ConfigError, DataError
+from raycl.observe.console import Console, say
 from raycl.observe.display import watcher_for_stderr
 from raycl.streams.sources.placing import data_root, find, lacking
 
@@ -192,7 +192,7 @@ def verify(
             if state.startswith("lacks"):
                 broken = 1
                 place, _ = lacking(entry_of(name), base)
-                click.echo(f"FAIL {name}: {state} in {place}", err=as_json)
+                say(f"FAIL {name}: {state} in {place}", err=as_json)
         if not wanted and not broken:
             raise ConfigError(
                 "no data set is here",

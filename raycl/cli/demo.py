@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from raycl import shipped
@@ -29,6 +28,7 @@ from raycl.engine.identity import RunIdentity
 from raycl.engine.run import RunResult, default_store
 from raycl.engine.run import run as run_experiment
 from raycl.errors import RayclError, StoppedError
+from raycl.observe.console import Console
 from raycl.observe.display import watcher_for_stderr
 from raycl.observe.events import Computed, Event, Observer, Waiting, Warned, WorkerLost
 from raycl.observe.events import Progress as StageProgress

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from raycl.cli.places import existing_store
+from raycl.observe.console import Console, say
 from raycl.report.diagnosis_page import WORDS, shown_figure, write_diagnosis
 from raycl.report.findings import Diagnosis
 from raycl.report.findings import diagnose as judge
@@ -39,7 +39,7 @@ def diagnose(
     diagnosis = judge(found.values, evidence_of(opened, found), twin.values if twin else None)
     if html is not None:
         write_diagnosis(diagnosis, html)
-        click.echo(f"the page written to {html}", err=True)
+        say(f"the page written to {html}", err=True)
     if png is not None:
         _draw(diagnosis, png)
     if as_json:
@@ -56,7 +56,7 @@ def _draw(diagnosis: Diagnosis, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     for figure in diagnosis.figures:
         write_picture(figure, folder / f"{figure.key}.png")
-    click.echo(f"{len(diagnosis.figures)} pictures written to {folder}", err=True)
+    say(f"{len(diagnosis.figures)} pictures written to {folder}", err=True)
 
 
 def _show(diagnosis: Diagnosis) -> None:

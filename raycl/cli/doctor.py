@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from raycl.engine.run import default_store
 from raycl.errors import RayclError
+from raycl.observe.console import Console
 from raycl.store.store import Store
 
 PACKAGES = ("ray", "torch", "numpy", "pyarrow", "pydantic", "safetensors", "scikit-learn")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from raycl.cli.options import add_place, flags_of_place, skipping_corrupt
 from raycl.config.backbones import Backbone
@@ -18,6 +17,7 @@ from raycl.config.streams import StreamSpec, parse_stream
 from raycl.engine.embedding import EmbedResult
 from raycl.engine.embedding import embed as embed_images
 from raycl.engine.run import default_store
+from raycl.observe.console import Console
 from raycl.observe.display import watcher_for_stderr
 
 

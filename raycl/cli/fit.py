@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from raycl.cli.options import add_place, flags_of_place
 from raycl.config.execution import Execution
@@ -18,7 +18,9 @@ from raycl.config.streams import EmbeddingsStream, parse_stream
 from raycl.engine.fitting import FitResult, generator_of
 from raycl.engine.fitting import fit as fit_embeddings
 from raycl.engine.run import default_store
+from raycl.observe.console import Console
 from raycl.observe.display import watcher_for_stderr
+from raycl.printable import plain
 
 MOST_ROWS = 40
 """Classes that the table shows, slowest first; `classes.json` has all."""
@@ -98,7 +100,7 @@ def _show(result: FitResult) -> None:
         numbers = (note["dispersion"], note["mean_error"])
         shown = ("–" if value is None else f"{value:.3f}" for value in numbers)
         table.add_row(
-            _plain(note["name"]),
+            Text(plain(note["name"])),
             str(note["vectors"]),
             f"{note['seconds']:.2f}",
             *shown,
@@ -115,11 +117,6 @@ def _show(result: FitResult) -> None:
     )
     if result.out:
         print_line(console, f"written to {result.out}: raycl.fitting.export.read_bank reads it")
-
-
-def _plain(name: str) -> str:
-    """A class's name is not markup, and no control sequence."""
-    return "".join(c if c.isprintable() else "?" for c in name).replace("[", r"\[")
 
 
 def print_line(console: Console, text: str) -> None:

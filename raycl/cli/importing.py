@@ -11,6 +11,7 @@ import click
 from raycl.cli.places import existing_store
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError
+from raycl.observe.console import say
 from raycl.report.imported.matrix import Unit
 from raycl.report.imported.storing import Format, Imported, Protocol, Said, import_file
 from raycl.report.reading import finished_runs
@@ -59,9 +60,9 @@ def importing(
     for one in found:
         values = one.values
         verb = "imported" if one.new else "there already"
-        click.echo(f"{verb}: {values['label']} on {values['stream_label']}, {values['protocol']}")
-        click.echo(f"  {values['key']}")
-    click.echo("raycl report shows it", err=True)
+        say(f"{verb}: {values['label']} on {values['stream_label']}, {values['protocol']}")
+        say(f"  {values['key']}")
+    say("raycl report shows it", err=True)
 
 
 def _answer(found: list[Imported]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from raycl.launch.doing import doing
 from raycl.launch.jobs import Job
 from raycl.launch.profiles import read_profile
 from raycl.launch.sending import ended, follow, sender_of
+from raycl.observe.console import Console, say
 from raycl.redaction import redacted_lines
 from raycl.store.pulses import ALONE, Heard
 
@@ -56,12 +56,12 @@ def status(job: str | None, cluster: str | None, store: str | None, as_json: boo
     try:
         found = sender_of(profile).job(job)
     except ClusterError as error:
-        click.echo(f"raycl: {error}", err=True)
+        say(f"raycl: {error}", err=True)
     beats: list[Heard] = []
     try:
         beats = doing(store or profile.execution.store, found.id if found else job)
     except StoreError as error:
-        click.echo(f"what it does cannot be told: {error}", err=True)
+        say(f"what it does cannot be told: {error}", err=True)
     _together(found, beats, as_json)
 
 
@@ -75,7 +75,7 @@ def _together(job: Job | None, beats: list[Heard], as_json: bool) -> None:
     else:
         _show([job], as_json=False)
         for beat in beats:
-            click.echo(f"  {beat.sentence()}")
+            say(f"  {beat.sentence()}")
 
 
 def _tell(beats: list[Heard], as_json: bool) -> None:
@@ -83,7 +83,7 @@ def _tell(beats: list[Heard], as_json: bool) -> None:
         whose = "" if beat.job == ALONE else f"{beat.job}: "
         click.echo(json.dumps(beat.as_json()) if as_json else whose + beat.sentence())
     if not beats:
-        click.echo("nothing beats there", err=True)
+        say("nothing beats there", err=True)
 
 
 @jobs.command()
@@ -110,9 +110,9 @@ def stop(job: str, cluster: str) -> None:
     found = sender.job(job)
     if found.live:
         sender.stop(found.id)
-        click.echo(f"{found.id} is told to stop", err=True)
+        say(f"{found.id} is told to stop", err=True)
     else:
-        click.echo(f"{found.id} has ended: {found.state}", err=True)
+        say(f"{found.id} has ended: {found.state}", err=True)
 
 
 @jobs.command()
@@ -122,8 +122,8 @@ def wait(job: str, cluster: str) -> int:
     """Wait for JOB, keep its log in the store, and exit with its exit code."""
     profile = read_profile(cluster)
     sender = sender_of(profile)
-    found = ended(sender.job(job).id, profile, sender, tell=lambda line: click.echo(line, err=True))
-    click.echo(f"{found.id}: {found.state} {found.detail}".rstrip(), err=True)
+    found = ended(sender.job(job).id, profile, sender, tell=lambda line: say(line, err=True))
+    say(f"{found.id}: {found.state} {found.detail}".rstrip(), err=True)
     return found.exit_code
 
 

@@ -8,6 +8,7 @@ What is printed leaves out the values of secret variables (see `raycl.redaction`
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from typing import Any, TextIO, cast
 import click
 
 from raycl.errors import RayclError
+from raycl.printable import plain_lines
 from raycl.redaction import Redacting, secrets_here
 
 COMMANDS = {
@@ -96,10 +98,12 @@ def code_of(args: Sequence[str] | None = None) -> int:
     try:
         value: Any = cli.main(args, prog_name="raycl", standalone_mode=False)
     except RayclError as error:
-        click.echo(f"raycl: {error}", err=True)
+        click.echo(plain_lines(f"raycl: {error}"), err=True)
         return error.exit_code
     except click.ClickException as error:
-        error.show()
+        told = io.StringIO()
+        error.show(told)
+        click.echo(plain_lines(told.getvalue()), err=True, nl=False)
         return 2
     except (click.Abort, KeyboardInterrupt):
         click.echo("raycl: interrupted", err=True)

@@ -6,13 +6,13 @@ import inspect
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from raycl.config.loading import check, merge, parse_setting
 from raycl.config.methods import BUILT_IN, UserMethod, kind_of, parse_method
 from raycl.config.spec import Spec, described
 from raycl.errors import ConfigError
+from raycl.observe.console import Console
 
 
 @click.command()

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-from rich.console import Console
 
 from raycl.cli.places import existing_store
 from raycl.cli.report_sweeps import report_sweeps, sweeps_named
 from raycl.errors import ConfigError
+from raycl.observe.console import Console, say
 from raycl.report.boards import boards
 from raycl.report.latex import to_latex
 from raycl.report.leaderboard import (
@@ -113,9 +113,9 @@ def report(
         if folder is not None:
             _draw(results, folder, "pdf" if picture == "pdf" else "png")
     if markdown:
-        click.echo(to_markdown(rows), nl=False)
+        say(to_markdown(rows), nl=False)
     if latex == STDOUT:
-        click.echo(to_latex(boards(results), columns), nl=False)
+        say(to_latex(boards(results), columns), nl=False)
     if not (files or png or pdf or markdown or latex):
         shown = to_rich(rows) if paper is None else paper_to_rich(paper)
         Console().print(*shown, sep="\n")
@@ -170,11 +170,11 @@ def _write(
 
 def _tell(path: Path, kind: _Kind, rows: int) -> None:
     what = "the page" if kind == "html" else f"{rows} rows"
-    click.echo(f"{what} written to {path}", err=True)
+    say(f"{what} written to {path}", err=True)
 
 
 def _draw(results: Sequence[Mapping[str, Any]], folder: Path, kind: Literal["png", "pdf"]) -> None:
     from raycl.report.pictures import write_pictures
 
     written = write_pictures(boards(results), folder, kind)
-    click.echo(f"{len(written)} pictures written to {folder}", err=True)
+    say(f"{len(written)} pictures written to {folder}", err=True)

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from raycl.errors import ConfigError
+from raycl.observe.console import Console, say
 from raycl.report.leaderboard import leaderboard, to_rich
 from raycl.report.reading import finished_runs
 from raycl.report.writing import write_whole
@@ -48,12 +47,12 @@ def report_sweeps(
         from raycl.search.export import export_study
 
         export_study(ledgers, export)
-        click.echo(f"written to {export}: optuna-dashboard sqlite:///{export}", err=True)
+        say(f"written to {export}: optuna-dashboard sqlite:///{export}", err=True)
     if html is not None:
         from raycl.report.sweep_page import write_sweep_page
 
         write_sweep_page([told(ledger) for ledger in ledgers], html, title)
-        click.echo(f"the page written to {html}", err=True)
+        say(f"the page written to {html}", err=True)
     if not (best or html or export):
         for ledger in ledgers:
             _show(told(ledger))
@@ -70,7 +69,7 @@ def _write_best(ledgers: Sequence[Ledger], path: Path) -> None:
     tree = config(records, sample, ledgers[0].space.seeds[0], on_test=True)
     head = f"# sample {sample.number} of the sweep {ledgers[0].entry.id}\n"
     write_whole(path, (head + yaml.safe_dump(tree, sort_keys=False)).encode())
-    click.echo(f"the best written to {path}: raycl run --config {path}", err=True)
+    say(f"the best written to {path}: raycl run --config {path}", err=True)
 
 
 def _show(found: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from raycl.config.methods import parse_method
 from raycl.config.streams import ImageFiles, parse_probe, parse_stream
 from raycl.engine.run import default_store
 from raycl.engine.run import run as run_experiment
+from raycl.observe.console import say
 from raycl.observe.display import watcher_for_stderr
 
 
@@ -65,7 +66,7 @@ def _show_probe(values: dict[str, Any]) -> None:
     shown = "  ".join("–" if value is None else f"{value:.1f}" for value in stages)
     why = values["why_null"].get("probe_last")
     title = f"probe {probe['name']}"
-    click.echo(f"{title:>20}  {shown} %" + (f"  ({why})" if why else ""))
+    say(f"{title:>20}  {shown} %" + (f"  ({why})" if why else ""))
 
 
 def config_of(

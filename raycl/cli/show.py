@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from raycl.engine.run import RunResult
+from raycl.observe.console import Console
 
 SHOWN = (
     ("last_pooled", "last"),

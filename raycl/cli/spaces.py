@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from raycl.config.axes import Axis
@@ -14,6 +13,7 @@ from raycl.config.loading import read_file
 from raycl.config.space import Objective, Space
 from raycl.config.space_files import experiment_of, schema, space_of
 from raycl.errors import RayclError
+from raycl.observe.console import Console, say
 from raycl.search.shipped_spaces import FOLDER, find_space, shipped_spaces
 from raycl.shipped import folder
 
@@ -98,12 +98,12 @@ def checking(names: tuple[str, ...]) -> int:
         except RayclError as error:
             if len(names) == 1:
                 raise
-            click.echo(f"FAIL {name}: {error}", err=True)
+            say(f"FAIL {name}: {error}", err=True)
             worst = max(worst, error.exit_code)
             continue
         axes, samples = len(space.searched), space.wanted_samples
         size = f"{axes} {'axis' if axes == 1 else 'axes'}, {samples} sample{'s' * (samples != 1)}"
-        click.echo(f"ok   {name}: {size}")
+        say(f"ok   {name}: {size}")
     return worst
 
 

@@ -7,13 +7,13 @@ import json
 
 import click
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from raycl.cli.options import seconds_of
 from raycl.cli.places import existing_store
 from raycl.errors import ConfigError
+from raycl.observe.console import Console, say
 from raycl.report.reading import finished_runs, named
 from raycl.store.artefact import Record
 from raycl.store.collect import collect
@@ -106,8 +106,8 @@ def verify(uri: str | None) -> int:
     """Read every stored file and compare it with its checksum."""
     problems = list(_open(uri).verify())
     for problem in problems:
-        click.echo(f"{problem.file}: {problem.what}")
-    click.echo(f"{len(problems)} damaged" if problems else "all whole", err=True)
+        say(f"{problem.file}: {problem.what}")
+    say(f"{len(problems)} damaged" if problems else "all whole", err=True)
     return 1 if problems else 0
 
 
@@ -120,7 +120,7 @@ def pin(key: str, why: str, uri: str | None) -> None:
     opened = _open(uri)
     found = _known(opened, key).key
     opened.pin(found, why)
-    click.echo(f"pinned {found}", err=True)
+    say(f"pinned {found}", err=True)
 
 
 @store.command()
@@ -141,7 +141,7 @@ def unpin(key: str, uri: str | None) -> None:
 def pins(uri: str | None) -> None:
     """List what is pinned, and why."""
     for key, why in _open(uri).pins().items():
-        click.echo(f"{key}  {why}")
+        say(f"{key}  {why}")
 
 
 @store.command()
@@ -154,7 +154,7 @@ def discard(key: str, uri: str | None) -> None:
     if found in opened.pins():
         raise ConfigError("this artefact is pinned", got=found, do="`raycl store unpin` it first")
     opened.discard(found)
-    click.echo(f"discarded {found}", err=True)
+    say(f"discarded {found}", err=True)
 
 
 @store.command()
@@ -166,9 +166,9 @@ def gc(uri: str | None, delete: bool, older_than: str) -> None:
     age = seconds_of(older_than)
     garbage = collect(_open(uri), delete=delete, older_than=age)
     for item in garbage:
-        click.echo(f"{item.path}  {item.bytes} bytes  ({item.reason})")
+        say(f"{item.path}  {item.bytes} bytes  ({item.reason})")
     total = sum(item.bytes for item in garbage) / 2**20
     verb = "removed" if delete else "would go with --delete"
     things = f"{len(garbage)} thing{'' if len(garbage) == 1 else 's'}"
     ages = f"older than {older_than}, or left by a process that died"
-    click.echo(f"{things} {ages}: {total:.1f} MiB, {verb}", err=True)
+    say(f"{things} {ages}: {total:.1f} MiB, {verb}", err=True)

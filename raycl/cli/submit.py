@@ -15,6 +15,7 @@ from raycl.errors import ConfigError
 from raycl.launch.command import Command, gather, kept_offline, with_requirements
 from raycl.launch.profiles import read_profile
 from raycl.launch.render import render
+from raycl.observe.console import say
 
 CAN_BE_SENT = ("run", "embed", "fit", "sweep", "caption", "synth")
 
@@ -40,15 +41,15 @@ def submit(
     profile = read_profile(cluster)
     asked = kept_offline(command_of(command, profile), os.environ)
     if dry_run:
-        click.echo(render(asked, profile).text())
+        say(render(asked, profile).text())
         return 0
     from raycl.launch.sending import follow, send
 
-    sent = send(asked, profile, check=check, tell=lambda line: click.echo(line, err=True))
+    sent = send(asked, profile, check=check, tell=lambda line: say(line, err=True))
     if as_json:
         click.echo(json.dumps(sent.as_json()))
     elif sent.job is not None:
-        click.echo(sent.job.id)
+        say(sent.job.id)
     if sent.job is None:
         return sent.code
     if not wait:

@@ -7,7 +7,6 @@ from pathlib import PurePath
 from typing import Any
 
 import click
-from rich.console import Console
 
 from raycl.cli.options import add_place, add_sinks, flags_of_place
 from raycl.config.execution import Execution
@@ -17,6 +16,7 @@ from raycl.config.space_files import check_space
 from raycl.config.streams import parse_stream
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError
+from raycl.observe.console import Console
 from raycl.search.shipped_spaces import find_space
 from raycl.search.sweep import SweepOptions
 from raycl.search.sweep import sweep as run_sweep

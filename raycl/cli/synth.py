@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from raycl.cli.options import add_place, flags_of_place
 from raycl.config.execution import Execution
@@ -16,6 +15,7 @@ from raycl.config.spec import Spec
 from raycl.engine.run import default_store
 from raycl.engine.synthesis import SynthResult, synthesis_of
 from raycl.engine.synthesis import synth as synthesise_prompts
+from raycl.observe.console import Console
 from raycl.observe.display import watcher_for_stderr
 
 

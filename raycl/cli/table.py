@@ -9,6 +9,7 @@ import click
 
 from raycl.cli.places import existing_store
 from raycl.errors import ConfigError
+from raycl.observe.console import say
 from raycl.report.boards import Board, boards
 from raycl.report.footnotes import protocol_notes
 from raycl.report.intervals import Spread, with_spread
@@ -58,7 +59,7 @@ def table(
         click.echo(text, nl=False)
     else:
         write_whole(out, text.encode())
-        click.echo(f"{len(found)} table{'s' * (len(found) > 1)} written to {out}", err=True)
+        say(f"{len(found)} table{'s' * (len(found) > 1)} written to {out}", err=True)
 
 
 def _markdown(board: Board, metrics: tuple[str, ...], spread: Spread) -> str:

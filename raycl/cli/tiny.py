@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from raycl.errors import ConfigError, InterruptedByUser, StoppedError
+from raycl.observe.console import Console
 
 if TYPE_CHECKING:
     from raycl.backbones.tiny.pretraining import Plan

@@ -8,14 +8,12 @@ name that exists.
 from __future__ import annotations
 
 import difflib
-import json
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from raycl.config.execution import Execution
@@ -25,6 +23,7 @@ from raycl.config.methods import BUILT_IN, PROMPTS, kind_of, parse_method
 from raycl.config.sources.catalogue import known_names
 from raycl.config.spec import Spec
 from raycl.config.streams import STREAMS, parse_probe, parse_stream
+from raycl.config.text import from_json, from_yaml
 from raycl.errors import ConfigError
 
 M = TypeVar("M", bound=BaseModel)
@@ -42,10 +41,10 @@ def read_file(path: Path) -> Tree:
     """A YAML or JSON file as a mapping."""
     try:
         text = path.read_text(encoding="utf-8")
-        tree = json.loads(text) if path.suffix == ".json" else _yaml(text)
+        tree = from_json(text) if path.suffix == ".json" else from_yaml(text)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("the config file cannot be read", got=str(path), do=str(error)) from error
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not valid YAML or JSON", do=str(error)) from error
     if not isinstance(tree, dict):
         raise ConfigError(
@@ -54,14 +53,6 @@ def read_file(path: Path) -> Tree:
             do="write fields such as `method: {kind: slda}`",
         )
     return tree
-
-
-def _yaml(text: str) -> Any:
-    loader = _Loader(text)
-    try:
-        return loader.get_single_data()
-    finally:
-        loader.dispose()
 
 
 def parse_setting(text: str) -> Tree:
@@ -74,9 +65,9 @@ def parse_setting(text: str) -> Tree:
         )
     try:
         parsed = _value(value.strip())
-    except yaml.YAMLError as error:
+    except ValueError as error:
         raise ConfigError(
-            f"the value of --set {path} is not valid YAML",
+            f"the value of --set {path} is not valid YAML: {error}",
             got=value,
             do=f"if it is text, quote it for YAML too: --set '{path}=\"…\"'",
         ) from error
@@ -93,22 +84,9 @@ def _value(text: str) -> Any:
             return number(text)
         except ValueError:
             continue
-    value = _yaml(text)
+    value = from_yaml(text)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return text if is_number else value
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without code and without a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {name!r} is given twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
 
 
 def merge(trees: Iterable[Mapping[str, Any]]) -> Tree:

@@ -9,10 +9,11 @@ file (stream or streams, methods, seeds) is a space whose axes are the stream an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from raycl.config.axes import Axis, allowed
+from raycl.config.axes import allowed
 from raycl.config.experiment import Experiment
 from raycl.config.grid import Grid
 from raycl.config.loading import check, load, merge, read_file, suggest
@@ -20,6 +21,7 @@ from raycl.config.space import CMAESSampler, GridSampler, Space, TaskRungs
 from raycl.config.spec import Json
 from raycl.errors import ConfigError
 
+LARGEST_GRID = 100_000
 _NOT_AN_OPTION = {
     "seed": "list the seeds under `seeds`",
     "execution": "where a sweep runs is said by the command: --pool, --workers, --store",
@@ -45,11 +47,11 @@ def space_of(tree: Mapping[str, Any], name: str) -> Space:
 def _of_grid(grid: Grid) -> Space:
     dumped = grid.model_dump(mode="json", exclude_unset=True)
     base = {name: dumped[name] for name in ("stream", "backbone", "validation") if name in dumped}
-    streams = {"stream": Axis(choice=tuple(dumped["streams"]))} if grid.streams else {}
-    axes = {**streams, "method": Axis(choice=tuple(dumped["methods"]))}
-    return Space(
-        base=base, axes=axes, seeds=grid.seeds, sampler=GridSampler(), judge="test", failures=0.0
-    )
+    streams = {"stream": {"choice": dumped["streams"]}} if grid.streams else {}
+    axes = {**streams, "method": {"choice": dumped["methods"]}}
+    sampler = {"kind": "grid"}
+    whole = {"base": base, "axes": axes, "seeds": grid.seeds, "sampler": sampler}
+    return check(Space, {**whole, "judge": "test", "failures": 0.0})
 
 
 def check_space(space: Space) -> None:
@@ -108,6 +110,7 @@ def _check_conditions(space: Space) -> None:
 def _check_methods(space: Space) -> None:
     """That sampler and scheduler can do what is asked of them."""
     sampler = space.chosen_sampler
+    _check_size(space)
     if isinstance(sampler, GridSampler) and not space.is_discrete:
         ranges = [path for path, axis in space.searched.items() if axis.domain != "choice"]
         raise ConfigError(
@@ -129,6 +132,17 @@ def _check_methods(space: Space) -> None:
                 got=f"rung {late[0]} of {space.tasks} tasks",
                 do="leave it out, or raise tasks",
             )
+
+
+def _check_size(space: Space) -> None:
+    """A grid is gone through to be counted, so its size is looked at first."""
+    found = prod(len(axis.options) for axis in space.searched.values()) if space.is_discrete else 0
+    if isinstance(space.chosen_sampler, GridSampler) and found > LARGEST_GRID:
+        raise ConfigError(
+            "a grid of so many combinations is never finished",
+            got=f"{found:,}, and {LARGEST_GRID:,} at most",
+            do="leave choices out, or write sampler: {kind: tpe}",
+        )
 
 
 def _leading_to(space: Space, path: str) -> Iterator[tuple[str, Any]]:

@@ -15,8 +15,10 @@ from typing import Any
 
 from raycl import shipped
 from raycl.config.clusters import execution_part
-from raycl.config.loading import Tree, merge, parse_setting, read_file
+from raycl.config.execution import Execution
+from raycl.config.loading import Tree, check, load, merge, parse_setting, read_file
 from raycl.config.methods import parse_method
+from raycl.config.spec import Spec
 from raycl.config.streams import parse_probe, parse_stream
 from raycl.errors import ConfigError
 
@@ -70,15 +72,33 @@ def gather(args: Sequence[str], options: Mapping[str, bool]) -> Command:
     gathered = _Gathering(args[0])
     for part in _parts(args[1:], options):
         gathered.take(part)
+    # The order in which `raycl run` itself applies them.
+    asked = merge([*gathered.configs, gathered.flags, *gathered.settings])
+    if not isinstance(asked.get("execution", {}), Mapping):
+        raise ConfigError(
+            "execution holds options", got=repr(asked["execution"]), do="e.g. execution.workers=4"
+        )
     return Command(
         args=(args[0], *gathered.args),
         files=gathered.files,
-        # The order in which `raycl run` itself applies them.
-        asked=merge([*gathered.configs, gathered.flags, *gathered.settings]),
+        asked=asked,
         paths=tuple(gathered.paths),
         options=frozenset(options),
         as_written=tuple(args),
     )
+
+
+class _Asked(Spec):
+    """What every command may set."""
+
+    execution: Execution = Execution()
+
+
+def refuse_mistakes(command: Command) -> None:
+    """What the command itself would refuse: told here, and not by a job an hour later."""
+    check(_Asked, {"execution": command.asked.get("execution", {})})
+    if command.subcommand == "run":
+        load([command.asked])
 
 
 def _parts(args: Sequence[str], options: Mapping[str, bool]) -> Iterator[_Part]:
@@ -126,6 +146,7 @@ class _Gathering:
             return value
         match self.subcommand:
             case "run":
+                self.flags["method"] = parse_method(value)
                 return self._method(value)
             case "embed":
                 self.flags["stream"] = parse_stream(value)

@@ -80,7 +80,7 @@ def _paths(spec: dict[str, Any]) -> list[str]:
     if spec.get("kind") == "named" or parse_names(str(spec.get("kind"))):
         return [root]
     paths = spec.get("paths", [])
-    paths = [paths] if isinstance(paths, str) else [str(path) for path in paths]
+    paths = [str(path) for path in (paths if isinstance(paths, list | tuple) else [paths])]
     if spec.get("kind") == "hf":
         return [path if path.startswith(("/", "$")) else root for path in paths]
     return paths

@@ -16,7 +16,7 @@ from raycl.config.clusters import (
     SlurmProfile,
 )
 from raycl.launch import kuberay, slurm
-from raycl.launch.command import REQUIREMENTS, Command
+from raycl.launch.command import REQUIREMENTS, Command, refuse_mistakes
 from raycl.launch.entrypoint import SCRIPT, arguments, environment, script
 from raycl.launch.plan import Plan, name_of
 from raycl.launch.reach import check_reach, store_of
@@ -29,7 +29,8 @@ OWN_PACKAGE = "raycl"
 
 def render(command: Command, profile: Profile, attempt: int = 1) -> Plan:
     """The plan that sends the command; a `ConfigError` where it could not work there."""
-    check_reach(command, profile)
+    check_reach(command, profile)  # first, since another complaint might quote a secret
+    refuse_mistakes(command)
     match profile:
         case LocalProfile():
             return _here(command, profile)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,9 +18,11 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from raycl.observe.console import Console
 from raycl.observe.events import Event, RunDone, RunStarted, TaskDone
 from raycl.observe.events import Progress as StageProgress
 from raycl.observe.watchers import Lines, Watcher, sentence
+from raycl.printable import plain
 
 
 class _Speed(ProgressColumn):
@@ -69,7 +70,7 @@ class Display:
         text = sentence(event)
         if text is not None:
             style = "yellow" if text.startswith(("warning", "lost")) else None
-            self.bars.console.print(text, style=style, highlight=False, markup=False)
+            self.bars.console.print(plain(text), style=style, highlight=False, markup=False)
 
     def _show_stage(self, event: StageProgress) -> None:
         name = event.stage if event.task < 0 else f"task {event.task + 1} · {event.stage}"

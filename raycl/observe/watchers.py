@@ -23,6 +23,7 @@ from raycl.observe.events import (
     Warned,
     WorkerLost,
 )
+from raycl.printable import plain
 from raycl.redaction import redacted, secrets_here
 
 STAGE_LINE_SECONDS = 15.0
@@ -91,7 +92,7 @@ class Lines:
     def __call__(self, event: Event) -> None:
         text = self._stage(event) if isinstance(event, Progress) else sentence(event)
         if text is not None:
-            print(text, file=self.stream, flush=True)
+            print(plain(text), file=self.stream, flush=True)
 
     def _stage(self, event: Progress) -> str | None:
         stage = f"{event.task} {event.stage}"

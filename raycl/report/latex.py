@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from raycl.printable import plain
 from raycl.report.boards import Board
 from raycl.report.footnotes import is_imported, protocol_notes
 from raycl.report.intervals import LEVEL, Spread, with_spread
@@ -17,7 +18,7 @@ from raycl.report.leaderboard import COSTS, DEFAULT_METRICS, Cell, Row, row_of, 
 _SIGNS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
     "%": r"\%", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "\n": " ", "\r": " ",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
     "±": r"$\pm$", "–": "--", "×": r"$\times$", "·": r"$\cdot$",
     "…": r"\ldots{}", "†": r"$\dagger$",
 }  # fmt: skip
@@ -118,4 +119,4 @@ def _mark(cell: Cell, reasons: list[str]) -> str:
 
 def escaped(text: str) -> str:
     """Text that LaTeX prints as it is."""
-    return "".join(_SIGNS.get(c, c) for c in text if c >= " " or c in "\n\r")
+    return "".join(_SIGNS.get(c, c) for c in plain(text))

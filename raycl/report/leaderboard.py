@@ -21,6 +21,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from raycl.errors import ConfigError, DataError
+from raycl.printable import plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -274,7 +275,8 @@ def _columns(rows: Sequence[Row]) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    for sign, safe in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("\n", " "), ("\r", " ")):
+    text = plain(text)
+    for sign, safe in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;")):
         text = text.replace(sign, safe)
     return text
 

@@ -10,10 +10,10 @@ import warnings
 from collections import Counter
 from typing import Protocol
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from raycl.observe.console import Console
 from raycl.observe.events import Observer, Progress
 from raycl.search.conductor import Conductor
 from raycl.search.records import Records, Trial

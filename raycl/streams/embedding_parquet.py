@@ -168,6 +168,8 @@ def _matrix(path: Path, column: pa.ChunkedArray) -> NDArray[Any]:
             f"{path.name}: every embedding must have one width",
             got=f"widths {listed(sorted(widths))}",
         )
+    if not widths[0]:
+        raise DataError(f"{path.name}: every embedding is empty", got="lists of no number")
     flat = pc.list_flatten(column)
     if _is_list(flat.type):
         raise DataError(

@@ -115,6 +115,18 @@ def test_a_budget_that_cannot_be_meant_is_refused(more: dict[str, Any], word: st
         space({"method.align.lr": {"uniform": [0.1, 1]}}, **more)
 
 
+def test_a_grid_that_nobody_finishes_is_refused() -> None:
+    axes = {f"stream.{name}": {"choice": [*range(1, 60)]} for name in ("tasks", "shots", "seed_")}
+    with pytest.raises(ConfigError, match="never finished"):
+        space(axes)
+
+
+def test_a_grid_with_a_method_twice_is_refused_in_words() -> None:
+    grid = {"stream": {"kind": "digits"}, "methods": [{"kind": "ncm"}] * 2}
+    with pytest.raises(ConfigError, match="given twice"):
+        space_of(grid, "grid")
+
+
 def test_a_condition_leaves_its_axis_out_of_the_grid() -> None:
     mine = space(
         {

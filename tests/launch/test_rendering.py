@@ -175,7 +175,7 @@ def test_hostile_words_arrive_as_they_are(kind: str, tmp_path: Path) -> None:
     python = tmp_path / "my python"
     python.write_text('#!/bin/bash\nprintf "%s\\0" "$@"\n')
     python.chmod(0o755)
-    settings = [part for word in HOSTILE for part in ("--set", f"method.note={json.dumps(word)}")]
+    settings = [p for word in HOSTILE for p in ("--set", f"backbone.name={json.dumps(word)}")]
     profile = profile_of({**tree, "python": str(python)})
     rendered = plan(*DIGITS, *settings, profile=profile)
     text = script_of(rendered.files)
@@ -258,6 +258,10 @@ def test_what_the_user_asked_of_the_execution_stands(tmp_path: Path) -> None:
         ([*DIGITS, "--set", "a.b=hf_" + "a" * 24], ["holds a secret"]),
         (["run", "no.py", "--stream", "digits"], ["no such file", "no.py"]),
         ([*DIGITS, "--config", "no.yaml"], ["no such file"]),
+        ([*DIGITS, "--set", "execution=null"], ["execution holds options"]),
+        ([*DIGITS, "--set", "execution.workers=x"], ["execution.workers", "'x'"]),
+        ([*DIGITS, "--set", "method.shrnkage=1"], ["method.shrnkage", "'shrinkage'"]),
+        (["run", "ncm", "--set", "stream={kind: folder, paths: 3}"], ["the stream must be"]),
         (["rnu"], ["rnu", "run"]),
         (["doctor"], ["doctor is not for a cluster", "run"]),
     ],

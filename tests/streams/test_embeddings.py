@@ -177,6 +177,9 @@ def test_parquet_faults_are_named(tmp_path: Path) -> None:
     ragged = pa.array([[1.0], *([[1.0, 2.0]] * (len(table) - 1))])
     with pytest.raises(DataError, match="one width"):
         read_embeddings(parquet_with(tmp_path, embedding=ragged))
+    empty = pa.array([[]] * len(table), pa.list_(pa.float32()))
+    with pytest.raises(DataError, match="every embedding is empty"):
+        read_embeddings(parquet_with(tmp_path, embedding=empty))
     texts = pa.array(["x"] * len(table))
     with pytest.raises(DataError, match="a column of lists"):
         read_embeddings(parquet_with(tmp_path, embedding=texts))
