@@ -56,7 +56,8 @@ class Session:
         if not self.owns:
             return
         self.owns = False
-        ray.shutdown()
+        with _keeping_sigterm():
+            ray.shutdown()
         _restore(self._environment)
         _reread_auth()
 
@@ -212,7 +213,8 @@ def _quieten(quiet: bool) -> None:
 
 @contextlib.contextmanager
 def _keeping_sigterm() -> Iterator[None]:
-    """Ray installs a handler of its own; one that was there before comes back."""
+    """Ray installs a handler of its own when it starts, and when it ends takes away whatever
+    there is, below Python's knowledge; one that was there before comes back."""
     mine = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM) if mine else None
     try:

@@ -2,7 +2,9 @@
 
 Every event is one immutable object; the state in memory is rebuilt by reading them, so a
 driver that is killed at any moment has lost nothing that it had told. A second driver of the
-same sweep waits for the first. The same name with another meaning is refused.
+same sweep waits for the first. The same name with another meaning is refused. Where an object
+was damaged on disk, the sweep goes on from what came before it: decisions build on each other,
+and the runs behind what is forgotten are in the store, so they are found and told again.
 """
 
 from __future__ import annotations
@@ -50,9 +52,12 @@ class Ledger:
         self._journal = store.journal(f"sweep/{entry.id}")
         self._since_fold = 0
         self.records = Records(space)
-        events = self._journal.read()
-        for event in events:
+        for event in self._journal.read_to_damage():
             self.records.take(event)
+
+    def mend(self) -> None:
+        """Takes away what was damaged and all that was built on it."""
+        self._journal.cut_at_damage()
 
     def write(self, event: str, **what: Any) -> None:
         """Writes an event down, and only then lets it count."""
@@ -101,6 +106,7 @@ def driven_ledger(store: Store, space: Space, *, new: bool = False) -> Iterator[
             entry = known[-1]
             _refuse_another(entry, space)
         ledger = Ledger(store, entry, space)
+        ledger.mend()
         ledger.fold()
         yield ledger
 

@@ -3,7 +3,8 @@
 Roots are results, pinned artefacts, and what live leases hold or need; whatever they
 reach through `needs` and parents stays. Garbage is the rest once it is old enough (an
 unfinished run stays resumable), files that belong to no record, files half written, old
-heartbeats, and claims of dead processes.
+heartbeats, claims of dead processes, and what a command that was killed had written to see
+whether all nodes share the store.
 
 Guarantees a dry run unless told otherwise, and that roots are looked up again right
 before deleting. A claim from another host counts as live until it is older than `grace`.
@@ -25,7 +26,7 @@ from raycl.store.store import Store
 
 ROOT_KIND = "result"
 WEEK, HOUR = 7 * 86400.0, 3600.0
-FOLDERS = ("artefacts", "leases", "pins", "journals", "pulses")
+FOLDERS = ("artefacts", "leases", "pins", "journals", "pulses", "probes")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class _Survey:
     claims: list[tuple[str, float, Claim | None]] = field(default_factory=list)
     half_written: list[StoredFile] = field(default_factory=list)
     pulses: list[StoredFile] = field(default_factory=list)
+    probes: list[StoredFile] = field(default_factory=list)
 
 
 def collect(
@@ -92,6 +94,11 @@ def _garbage(store: Store, older_than: float, grace: float) -> list[Garbage]:
             if file.modified < now - max(older_than, grace)
         ),
         *(
+            Garbage(file.path, "a question to nodes that nobody asks any more", file.size)
+            for file in survey.probes
+            if file.modified < now - grace
+        ),
+        *(
             Garbage(path, "a dead lease", 0)
             for path, modified, claim in survey.claims
             if not _is_live(modified, claim, now - grace)
@@ -109,6 +116,8 @@ def _survey(store: Store) -> _Survey:
                 survey.files[_key_of(file)].append(file)
             elif folder == "pulses":
                 survey.pulses.append(file)
+            elif folder == "probes":
+                survey.probes.append(file)
     for record in store.records_of([key for key in survey.files if is_key(key)]):
         if record is not None:
             survey.records[record.key] = record

@@ -75,6 +75,27 @@ def test_ctrl_c_lets_a_hosted_learner_save(tmp_path: Path) -> None:
     assert driver.returncode == 75
 
 
+AFTER_RAY = """
+import os, signal
+from raycl.compute import StopRequest, catching_signals
+from raycl.compute.ray_session import connect
+stop = StopRequest()
+with catching_signals(stop):
+    connect(num_cpus=1, object_store_mib=100).close()
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(stop.signal_name)
+"""
+
+
+@pytest.mark.ray
+def test_a_signal_is_a_request_after_ray_has_ended_too() -> None:
+    """Ray's library puts back what the system does by default, which Python is not told."""
+    ended = subprocess.run(
+        [sys.executable, "-c", AFTER_RAY], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "SIGTERM\n"), ended.stderr
+
+
 def test_outside_the_main_thread_signals_are_left_alone() -> None:
     before = signal.getsignal(signal.SIGTERM)
     seen = []

@@ -173,6 +173,37 @@ def test_a_stop_leaves_a_sweep_that_continues(tmp_path: Path) -> None:
     assert sweep(real_space(tmp_path), here(tmp_path))["states"] == {"complete": 4}
 
 
+@pytest.mark.parametrize("place", [0, 1, 4, -1, "index"])
+def test_a_sweep_whose_journal_was_damaged_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int | str
+) -> None:
+    """What it forgets was learnt, so it is found in the store and told again."""
+    space = real_space(tmp_path, sampler={"kind": "tpe", "startup": 2}, samples=4)
+    calm = sweep(space, here(tmp_path))
+    told, broken = reported(tmp_path / "store"), tmp_path / "broken"
+    stop, write = StopRequest(), Ledger.write
+
+    def stopping_early(ledger: Ledger, event: str, **what: Any) -> None:
+        write(ledger, event, **what)
+        if event == "finished" and what["trial"] == "1-0":
+            stop.request("SIGTERM")
+
+    with monkeypatch.context() as patched, pytest.raises(StoppedError):
+        patched.setattr(Ledger, "write", stopping_early)
+        sweep(space, Execution(store=str(broken)), stop=stop)
+    events = sorted((broken / "journals").glob("sweep-real-*/event-*.json"))
+    index = sorted((broken / "journals").glob("sweeps-*/*.json"))
+    file = index[0] if isinstance(place, str) else events[place]
+    file.write_bytes(file.read_bytes()[:40])
+    answer = sweep(space, Execution(store=str(broken)))
+    assert (answer["best"], answer["test"]) == (calm["best"], calm["test"])
+    assert reported(broken) == told and answer["states"] == calm["states"]
+    learnt = [
+        len(list(Store.open(str(s)).records("state"))) for s in (broken, here(tmp_path).store)
+    ]
+    assert learnt[0] == learnt[1], "nothing else was learnt"
+
+
 @pytest.mark.ray
 def test_on_tune_the_sweep_is_the_same(tmp_path: Path, ray_session: Session) -> None:
     """With one at a time bit for bit; with two, all trials come to their end."""

@@ -99,6 +99,15 @@ def test_a_root_that_appears_before_deleting_is_seen(
     assert left(local) == ["wanted"]
 
 
+def test_what_a_killed_command_asked_the_nodes_goes(store: Store) -> None:
+    """It writes a word and has every node read it, and may die before it takes it away."""
+    store.location.write("probes/0123456789abcdef", b"word")
+    assert collect(store, delete=True) == []
+    (gone,) = collect(store, delete=True, grace=-60)
+    assert gone.path == "probes/0123456789abcdef" and gone.bytes == 4
+    assert list(store.location.files("probes")) == []
+
+
 def test_files_of_no_record_go_once_they_are_old(store: Store) -> None:
     store.put(spec(), {"a.json": 1})
     orphan = f"artefacts/{spec().key}/0123456789ab-a.json"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -97,6 +99,50 @@ def test_a_damaged_event_is_told_left_out_and_not_removed(
     assert numbers(journal.read()) == [0, 2, 3]
     assert damaged in objects(local)
     assert [damaged in event.message for event in events if isinstance(event, Warned)] == [True]
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_a_journal_may_end_before_what_was_damaged(local: Store, folded: bool) -> None:
+    """Killed on the way, it is done again; what comes later is appended to what is left."""
+    journal = local.journal("trials")
+    for n in range(5):
+        journal.append({"n": n})
+        if folded and n == 1:
+            journal.compact()
+    path = next(p for p in objects(local) if "fold-" in p) if folded else objects(local)[3]
+    local.location.write(path, b"")
+    left = [] if folded else [0, 1, 2]
+    assert numbers(journal.read_to_damage()) == left
+    assert len(journal.read()) == (3 if folded else 4), "events that stand alone are all kept"
+    again = Store.open(local.uri).journal("trials")
+    again.cut_at_damage()
+    assert numbers(again.read()) == numbers(again.read_to_damage()) == left
+    again.append({"n": 9})
+    again.cut_at_damage()
+    assert numbers(Store.open(local.uri).journal("trials").read_to_damage()) == [*left, 9]
+    assert path not in objects(local)
+
+
+def test_a_journal_whose_end_is_cut_off_may_die_meanwhile(
+    local: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(6):
+        local.journal("trials").append({"n": n})
+    local.location.write(objects(local)[2], b"[]")
+    delete = local.location.delete
+    for deaths in range(8):
+        left = iter(range(deaths))
+
+        def die(path: str, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            delete(path)
+
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            patch.setattr(local.location, "delete", die)
+            local.journal("trials").cut_at_damage()
+        assert numbers(Store.open(local.uri).journal("trials").read_to_damage()) == [0, 1]
+    assert numbers(local.journal("trials").read()) == [0, 1]
 
 
 def test_two_compactors_a_reader_and_appenders_at_once(local: Store) -> None:
