@@ -86,6 +86,7 @@ METRICS = {
 }
 BASELINES = ("proto_fusion", "slda + text")
 RESIDUAL, PLAIN = "joint", "linear_probe, all"
+RESIDUAL_GENTLE = "joint, a tenth of the rate"
 """The upper line of each family of heads."""
 
 
@@ -110,6 +111,9 @@ def rows(on: str) -> Iterator[tuple[str, MethodSpec, str | None]]:
         return
     yield "zero-shot", ZeroShot(), None
     yield "joint", Joint(align=Align(lr=1e-3, epochs=30, batch=128)), None
+    if on.startswith("text4"):
+        # The rate that Cars asks for goes past the best where the text fits well already.
+        yield RESIDUAL_GENTLE, Joint(align=Align(lr=1e-4, epochs=30, batch=128)), None
     yield "proto_fusion", ProtoFusion(), None
     yield "slda + text", SLDA(text=1.0, unseen="gate"), None
     yield from replay(on)
@@ -240,6 +244,8 @@ def paired(found: dict[str, dict[str, Any]], families: dict[str, str | None]) ->
         beside = [base for base in BASELINES if base in found and base != name]
         words = [f"{base} {difference(row, found[base])[2]}" for base in beside]
         upper = families.get(name)
+        if upper == RESIDUAL and RESIDUAL_GENTLE in found:
+            upper = RESIDUAL_GENTLE
         if upper is not None and upper in found:
             gap, error, text = difference(row, found[upper])
             leak = gap > 2 * error and gap > 0
