@@ -8,6 +8,7 @@ Standard library only.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from raycl.errors import ConfigError
@@ -53,8 +54,8 @@ def is_bare(name: str) -> bool:
 def find(name: str, *folders: str) -> Path:
     """The file a user means by a name: a path as it is, a bare name among the shipped."""
     if not is_bare(name):
-        path = Path(name).expanduser()
-        if not path.is_file():
+        path = Path(os.path.expanduser(name))  # noqa: PTH111 - keeps a user it does not know
+        if not os.path.isfile(path):  # noqa: PTH113 - a name too long for a disk is no error
             raise ConfigError("no such file", got=name, do="check the path")
         return path
     shipped = [n for f in folders for n in names(f)]

@@ -27,7 +27,7 @@ from raycl.backbones.hub import cached, fetched
 from raycl.backbones.sentence_tokeniser import CLEANING
 from raycl.backbones.sentence_tokeniser import FILES as TOKENISER_FILES
 from raycl.config.backbones import GIVEN, TINY_CLIP, Backbone
-from raycl.config.places import expanded
+from raycl.config.places import expanded, is_file, is_folder
 from raycl.errors import ConfigError, DataError
 
 HUB, LOCAL_DIR, RANDOM = "hf-hub:", "local-dir:", "random"
@@ -90,12 +90,12 @@ def _tokeniser(name: str, model: dict[str, Any], folder: Path | None = None) -> 
     repo = model["text_cfg"].get("hf_tokenizer_name")
     if not repo:
         beside = folder / BPE_NAME if folder else None
-        return (beside if beside and beside.is_file() else _open_clip() / _OPEN_CLIPS_BPE,)
+        return (beside if beside and is_file(beside) else _open_clip() / _OPEN_CLIPS_BPE,)
     places = [folder] if folder else []
     if os.environ.get("RAYCL_DATA"):
         places.append(expanded(f"$RAYCL_DATA/backbones/{repo.replace('/', '--')}"))
     for place in places:
-        if all((place / file).is_file() for file in TOKENISER_FILES):
+        if all(is_file(place / file) for file in TOKENISER_FILES):
             return tuple(place / file for file in TOKENISER_FILES)
     return tuple(
         cached(repo, file)
@@ -168,7 +168,7 @@ def _tagged(architecture: str, tag: str, model: dict[str, Any]) -> BackboneFiles
     model["quick_gelu"] = bool(known.get("quick_gelu"))
     placed = f"{architecture}-{_plain(tag)}{Path(SAFE_NAME).suffix}"
     own = expanded(f"$RAYCL_DATA/backbones/{placed}") if os.environ.get("RAYCL_DATA") else None
-    if own is None or not own.is_file():
+    if own is None or not is_file(own):
         repo, _, file = known["hf_hub"].rpartition("/")
         own = _weights_of_repo(repo, file, f"{architecture}:{tag}", placed)
     preprocessing = {name: known[name] for name in PREPROCESSING if name in known}
@@ -210,8 +210,8 @@ def _hub(name: str, repo: str) -> BackboneFiles:
 
 
 def _folder(name: str, folder: Path) -> BackboneFiles:
-    if not folder.is_dir():
-        siblings = [p.name for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    if not is_folder(folder):
+        siblings = [p.name for p in folder.parent.iterdir()] if is_folder(folder.parent) else []
         close = difflib.get_close_matches(folder.name, siblings, n=2, cutoff=0.5)
         do = f"did you mean {' or '.join(close)}?" if close else "check the path"
         raise DataError("no such folder of a backbone", got=str(folder), do=do)
@@ -287,7 +287,7 @@ def _weights_in(folder: Path) -> Path:
 
 
 def _checked_weights(file: Path) -> Path:
-    if not file.is_file():
+    if not is_file(file):
         raise DataError("no such file of weights", got=str(file), do="check the path")
     if file.suffix not in WEIGHT_SUFFIXES:
         raise DataError("weights come in .safetensors, .bin, .pt or .pth files", got=file.name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from raycl.backbones.hub import cached, fetched
-from raycl.config.places import expanded
+from raycl.config.places import expanded, is_file, is_folder
 from raycl.errors import ConfigError, DataError
 from raycl.store.file_digest import file_digest
 
@@ -28,7 +28,7 @@ OTHERS = (
 def checkpoint_folder(name: str) -> Path:
     """Where the model's files lie; a DataError that says what is missing."""
     place = expanded(name)
-    if place.is_dir():
+    if is_folder(place):
         return _whole(place)
     if name.count("/") != 1 or name.startswith((".", "/", "~", "$")):
         raise DataError("no such folder of a captioning model", got=str(place), do="check the path")
@@ -39,14 +39,14 @@ def checkpoint_digests(name: str) -> tuple[str, ...]:
     """Of every file that building the model reads."""
     folder = checkpoint_folder(name)
     present = [CONFIG, *WEIGHTS, *TOKENISER, *OTHERS]
-    weights = next(file for file in WEIGHTS if (folder / file).is_file())
-    chosen = [f for f in present if (f not in WEIGHTS or f == weights) and (folder / f).is_file()]
+    weights = next(file for file in WEIGHTS if is_file(folder / file))
+    chosen = [f for f in present if (f not in WEIGHTS or f == weights) and is_file(folder / f)]
     return tuple(file_digest(folder / file) for file in chosen)
 
 
 def _whole(folder: Path) -> Path:
     for wanted in ((CONFIG,), WEIGHTS, TOKENISER):
-        if not any((folder / file).is_file() for file in wanted):
+        if not any(is_file(folder / file) for file in wanted):
             raise DataError(
                 f"the folder of a captioning model lacks {' or '.join(wanted)}",
                 got=str(folder),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from raycl.config.places import at_home, is_there
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError
 from raycl.store.store import Store
@@ -12,7 +11,7 @@ from raycl.store.store import Store
 def existing_store(uri: str | None) -> Store:
     """The store named, or the default one; it must exist."""
     place = uri or default_store()
-    if "://" not in place and not Path(place).expanduser().exists():
+    if "://" not in place and not is_there(at_home(place)):
         raise ConfigError(
             "there is no store here", got=place, do="name one with --store, or run something first"
         )

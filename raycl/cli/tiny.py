@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from raycl.config.places import at_home
 from raycl.errors import ConfigError, InterruptedByUser, StoppedError
 from raycl.observe.console import Console
 
@@ -53,7 +54,7 @@ def pretrain_clip(
 
     chosen = {"batches": batches, "batch": batch, "seed": seed}
     plan = Plan(**{name: value for name, value in chosen.items() if value is not None})
-    folder = Path(out).expanduser()
+    folder = at_home(out)
     _refuse_finished(folder)
     began = time.monotonic()
     right = _pretrain(plan, folder, device, drawers)
@@ -99,7 +100,7 @@ def pretrain_sd(
 
     chosen = {"pictures": pictures, "batches": batches, "seed": seed}
     plan = Plan(**{name: value for name, value in chosen.items() if value is not None})
-    folder = Path(out).expanduser()
+    folder = at_home(out)
     _refuse_finished(folder, INDEX_FILE)
     began = time.monotonic()
     loss = _pretrain_sd(plan, folder, drawers)

@@ -8,6 +8,27 @@ from pathlib import Path
 from raycl.errors import DataError
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder. A name that no disk can hold is not there, where
+    pathlib's own question ends in an OSError: several paths joined by + are soon that long."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_file(path: Path) -> bool:
+    """The same of a file."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: Path) -> bool:
+    """The same of a folder."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def at_home(path: str | Path) -> Path:
+    """`~` is the home folder; of a user that there is not, it is part of the name."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
 def expanded(text: str) -> Path:
     """`~` is the home folder, and `$RAYCL_DATA` the root of data sets and weights."""
     root = os.environ.get("RAYCL_DATA", "")
@@ -19,4 +40,4 @@ def expanded(text: str) -> Path:
         )
     for spelling in ("${RAYCL_DATA}", "$RAYCL_DATA"):
         text = text.replace(spelling, root)
-    return Path(text).expanduser()
+    return at_home(text)

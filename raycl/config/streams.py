@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from raycl.config.places import is_there
 from raycl.config.sources.catalogue import entry_of, parse_names, title_of
 from raycl.config.spec import NotIdentity, Spec
 from raycl.errors import ConfigError
@@ -223,6 +224,6 @@ def parse_probe(text: str) -> dict[str, Any]:
 
 def _split_paths(text: str) -> list[str]:
     # A file whose own name holds a plus sign is one file.
-    if text and Path(text).exists():
+    if text and is_there(Path(text)):
         return [text]
     return [part for part in text.split("+") if part]

@@ -69,6 +69,19 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """YAML without code, without a key given twice and without one that is no text."""
 
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        super().fetch_flow_collection_start(TokenClass)
+        self._refuse_depth(self.flow_level)
+
+    def add_indent(self, column: int) -> bool:
+        self._refuse_depth(len(self.indents))
+        return bool(super().add_indent(column))
+
+    def _refuse_depth(self, levels: int) -> None:
+        # While it is read: reading alone takes minutes where there are a hundred thousand.
+        if levels > DEEPEST:
+            raise yaml.YAMLError(_TOO_DEEP)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         written = [key for key, _ in node.value if key.tag != _MERGE]
         seen: set[str] = set()

@@ -13,6 +13,7 @@ from raycl.compute.stopping import StopRequest
 from raycl.config.backbones import Backbone
 from raycl.config.captions import Captioning
 from raycl.config.execution import Execution
+from raycl.config.places import is_folder
 from raycl.config.streams import EmbeddingsStream, ImageFiles, ImageStream, StreamSpec
 from raycl.engine.embedding import named
 from raycl.engine.host import Host, open_pool
@@ -123,7 +124,7 @@ def refuse_name(out: Path) -> None:
     """An export that could not be written is refused before hours of work."""
     if out.suffix != ".parquet":
         raise ConfigError("captions are written as Parquet", got=out.name, do="end --out so")
-    if out.is_dir() or not out.absolute().parent.is_dir():
+    if is_folder(out) or not is_folder(out.absolute().parent):
         raise ConfigError("no such place for a file", got=str(out), do="make its folder first")
 
 

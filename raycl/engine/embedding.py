@@ -12,6 +12,7 @@ from raycl.compute.stopping import StopRequest
 from raycl.config.backbones import GIVEN, TINY_CLIP, Backbone
 from raycl.config.execution import Execution
 from raycl.config.loading import check
+from raycl.config.places import is_folder
 from raycl.config.spec import Spec
 from raycl.config.streams import STREAMS, EmbeddingsStream, ImageStream, StreamSpec, parse_stream
 from raycl.embedding.identity import EmbeddingIdentity
@@ -144,7 +145,7 @@ def refuse_name(out: Path) -> None:
         raise ConfigError(
             "an embedding set is a .parquet or .npz file", got=out.name, do="end --out so"
         )
-    if not out.absolute().parent.is_dir():
+    if not is_folder(out.absolute().parent):
         raise ConfigError("there is no such folder", got=str(out.parent), do="make it first")
 
 

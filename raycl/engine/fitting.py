@@ -17,6 +17,7 @@ from raycl.config.execution import Execution
 from raycl.config.generators import GENERATORS, GeneratorSpec, parse_generator
 from raycl.config.loading import check, merge, suggest
 from raycl.config.methods import kind_of
+from raycl.config.places import is_folder, is_there
 from raycl.config.spec import Spec
 from raycl.config.streams import EmbeddingsStream
 from raycl.engine.host import Host, open_pool
@@ -121,9 +122,9 @@ def fit(
 
 def refuse_folder(out: Path) -> None:
     """What could not be written is refused before hours of work."""
-    if out.exists() and not out.is_dir():
+    if is_there(out) and not is_folder(out):
         raise ConfigError("--out is a folder", got=str(out), do="name another")
-    if not out.absolute().parent.is_dir():
+    if not is_folder(out.absolute().parent):
         raise ConfigError("there is no such folder", got=str(out.parent), do="make it first")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from raycl.backbones.files import LOCAL_DIR, WEIGHT_SUFFIXES
@@ -21,7 +20,7 @@ from raycl.config.clts import CLTS
 from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
 from raycl.config.methods import MethodSpec
-from raycl.config.places import expanded
+from raycl.config.places import at_home, expanded, is_folder
 from raycl.config.streams import EmbeddingsStream, FolderStream, StreamSpec
 from raycl.config.synthesis import TINY_SD
 from raycl.engine.nodes import check_from_others
@@ -147,7 +146,7 @@ def absolute_captions(captions: Captioning) -> Captioning:
 def _folder(name: str) -> str:
     """The absolute path of a folder of that name; any other name as it is."""
     place = expanded(name)
-    return str(place.absolute()) if place.is_dir() else name
+    return str(place.absolute()) if is_folder(place) else name
 
 
 def absolute_backbone(backbone: Backbone) -> Backbone:
@@ -167,4 +166,4 @@ def _path_of(backbone: Backbone) -> str:
 
 def absolute_store(uri: str) -> str:
     """A local path made absolute; any other address as it is."""
-    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+    return uri if "://" in uri else str(at_home(uri).absolute())

@@ -12,7 +12,7 @@ from raycl.compute.pool import Resources
 from raycl.compute.stopping import StopRequest
 from raycl.config.execution import Execution
 from raycl.config.loading import check, merge
-from raycl.config.places import expanded
+from raycl.config.places import at_home, expanded, is_folder, is_there
 from raycl.config.synthesis import TINY_SD, Synthesis, preset
 from raycl.engine.host import Host, open_pool
 from raycl.engine.hosting import absolute_store, check_execution, hosted
@@ -82,7 +82,7 @@ def synth(
     synthesis = synthesis or Synthesis()
     execution = execution or Execution(store=default_store())
     check_execution(execution)
-    if out.exists() and not out.is_dir():
+    if is_there(out) and not is_folder(out):
         raise ConfigError("--out is a folder", got=str(out), do="name another")
     asked = read_prompts(prompts, seed).times(each)
     refuse_columns(list(asked.columns))
@@ -91,7 +91,7 @@ def synth(
         synthesis=_absolute(synthesis),
         model=model_digest(synthesis),
         execution=execution.model_copy(update={"store": absolute_store(execution.store)}),
-        out=str(out.expanduser().absolute()),
+        out=str(at_home(out).absolute()),
     )
     refuse_unwritable(Path(job.out))
     return SynthResult(
@@ -101,7 +101,7 @@ def synth(
 
 def _absolute(synthesis: Synthesis) -> Synthesis:
     """The spec for a process that works in another folder."""
-    if synthesis.model == TINY_SD or not expanded(synthesis.model).is_dir():
+    if synthesis.model == TINY_SD or not is_folder(expanded(synthesis.model)):
         return synthesis
     return synthesis.model_copy(update={"model": str(expanded(synthesis.model).absolute())})
 

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from raycl.config.generators import GeneratorSpec
+from raycl.config.places import at_home, is_file, is_folder
 from raycl.config.spec import described
 from raycl.errors import DataError, StoreError
 from raycl.fitting.fitted import Fitted, Shapes
@@ -143,9 +144,9 @@ def _padded(row: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def read_bank(path: str | Path) -> SavedBank:
     """The bank in a folder that `raycl fit --out` wrote, or in the file itself."""
-    place = Path(path).expanduser()
-    place = place / BANK if place.is_dir() else place
-    if not place.is_file():
+    place = at_home(path)
+    place = place / BANK if is_folder(place) else place
+    if not is_file(place):
         raise DataError("there is no bank here", got=str(place), do="write one: raycl fit --out")
     try:
         with safetensors.safe_open(place, "pt") as file:

@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from raycl.config.clusters import KubeRayProfile, LauncherProfile, Profile
+from raycl.config.places import at_home
 from raycl.errors import ClusterError, ConfigError
 from raycl.launch.kuberay import CLUSTER_MANIFEST, dumped, kubectl, ray_cluster
 from raycl.launch.launcher import FILE, launcher_file
@@ -132,7 +133,7 @@ def called(argv: Sequence[str], folder: Path) -> int:
 def carried_out(plan: ClusterPlan, call: Call = called) -> int:
     """Runs the programs; the first exit code that is not zero, or zero."""
     if plan.token_file:
-        make_token(Path(plan.token_file).expanduser())
+        make_token(at_home(plan.token_file))
     with tempfile.TemporaryDirectory(prefix="raycl-cluster-") as folder:
         for path, content in plan.files.items():
             (Path(folder) / path).write_text(content)

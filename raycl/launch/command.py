@@ -18,6 +18,7 @@ from raycl.config.clusters import execution_part
 from raycl.config.execution import Execution
 from raycl.config.loading import Tree, check, load, merge, parse_setting, read_file
 from raycl.config.methods import parse_method
+from raycl.config.places import at_home, is_file
 from raycl.config.spec import Spec
 from raycl.config.streams import parse_probe, parse_stream
 from raycl.errors import ConfigError
@@ -206,8 +207,8 @@ def kept_offline(command: Command, environ: Mapping[str, str]) -> Command:
 
 
 def _existing(text: str) -> Path:
-    path = Path(text).expanduser()
-    if not path.is_file():
+    path = at_home(text)
+    if not is_file(path):
         raise ConfigError("no such file", got=text, do="check the path")
     return path
 

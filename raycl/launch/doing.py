@@ -5,8 +5,7 @@ Guarantees: looks only; a folder that this machine does not see is an error, nev
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from raycl.config.places import at_home, is_folder
 from raycl.errors import StoreError
 from raycl.store.location import Location, open_location
 from raycl.store.pulses import Heard, heard, standing
@@ -26,7 +25,7 @@ def doing(store: str, job: str | None = None) -> list[Heard]:
 
 def seen(store: str) -> Location:
     """The place of a store that exists, as seen from this machine."""
-    if "://" not in store and not Path(store).expanduser().is_dir():
+    if "://" not in store and not is_folder(at_home(store)):
         raise StoreError(
             "this machine does not see the store",
             got=store,

@@ -28,6 +28,7 @@ import requests
 from ray.exceptions import AuthenticationError
 
 from raycl.config.clusters import RayProfile
+from raycl.config.places import at_home
 from raycl.errors import ClusterError, ConfigError
 from raycl.launch.jobs import AlreadySent, Job, State, is_ours, picked
 from raycl.launch.plan import Plan
@@ -176,11 +177,11 @@ class RayJobs:
 def find_token(profile: RayProfile) -> str | None:
     """The cluster's token: from the profile's file, else where Ray itself looks."""
     if profile.token_file:
-        return _token_in(Path(profile.token_file).expanduser(), must=True)
+        return _token_in(at_home(profile.token_file), must=True)
     if token := os.environ.get("RAY_AUTH_TOKEN"):
         return token.strip()
     if path := os.environ.get("RAY_AUTH_TOKEN_PATH"):
-        return _token_in(Path(path).expanduser(), must=True)
+        return _token_in(at_home(path), must=True)
     with contextlib.suppress(RuntimeError):  # a user without a home
         return _token_in(Path.home() / ".ray" / "auth_token", must=False)
     return None

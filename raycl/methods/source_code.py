@@ -11,6 +11,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
+from raycl.config.places import at_home
 from raycl.config.spec import DIGEST_LENGTH
 from raycl.errors import ConfigError
 
@@ -37,7 +38,7 @@ class SourceCode:
 def read_source_code(target: str) -> SourceCode:
     """The code behind `mine.py`, `mine.py:Class` or `module:Class`."""
     place, _, class_name = target.partition(":")
-    path = Path(place).expanduser() if place.endswith(".py") else _module_file(place)
+    path = at_home(place) if place.endswith(".py") else _module_file(place)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

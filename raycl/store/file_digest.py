@@ -15,6 +15,7 @@ import secrets
 import time
 from pathlib import Path
 
+from raycl.config.places import at_home
 from raycl.errors import DataError
 
 _SETTLED_NS = 2_000_000_000
@@ -22,7 +23,7 @@ _SETTLED_NS = 2_000_000_000
 
 def file_digest(path: Path | str) -> str:
     """The SHA-256 of a file, in hex."""
-    file = Path(path).expanduser().resolve()
+    file = at_home(path).resolve()
     try:
         before = _stamp(file)
         known = _recall(file, before)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
+from raycl.config.places import at_home
 from raycl.errors import CorruptArtefactError, DiskFullError, StoreError
 
 TEMPORARY = ".tmp"
@@ -115,7 +115,7 @@ def _local_path(uri: str) -> Path:
         scheme = uri.partition(":/")[0]
         if scheme in SCHEMES and scheme != uri:
             raise StoreError("an address has two slashes", got=uri, do=f"write {scheme}://…")
-        return Path(os.path.expanduser(uri))  # noqa: PTH111 - keeps a user it does not know
+        return at_home(uri)
     parts = urlsplit(uri)
     if parts.netloc not in ("", "localhost"):
         raise StoreError(

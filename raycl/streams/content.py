@@ -12,7 +12,7 @@ import importlib.util
 from pathlib import Path
 from typing import assert_never
 
-from raycl.config.places import expanded
+from raycl.config.places import expanded, is_file, is_folder
 from raycl.config.spec import digest
 from raycl.config.streams import (
     DigitsStream,
@@ -58,7 +58,7 @@ def content_digests(stream: StreamSpec) -> tuple[str, ...]:
 
 
 def _images_digest(place: Path) -> str:
-    if place.is_file():
+    if is_file(place):
         return file_digest(place)
     return folder_digest(place, [image.relative for image in find_images(place).images])
 
@@ -93,13 +93,13 @@ def with_absolute_paths(stream: StreamSpec) -> StreamSpec:
 def resolve_path(text: str) -> Path:
     """The file of an embedding set; `$RAYCL_DATA` stands for the root of data sets."""
     path = expanded(text)
-    if path.is_dir():
+    if is_folder(path):
         raise DataError(
             "an embedding set is a file, and this is a folder",
             got=str(path),
             do=f"images are read with folder:{path}",
         )
-    if not path.is_file():
+    if not is_file(path):
         raise DataError("no such data file", got=str(path), do=_nearby(path, SUFFIXES))
     if path.suffix not in SUFFIXES:
         raise DataError(
@@ -111,9 +111,9 @@ def resolve_path(text: str) -> Path:
 def resolve_images(text: str) -> Path:
     """A folder of images or a Parquet file of them, as the user wrote it."""
     path = expanded(text)
-    if path.is_dir():
+    if is_folder(path):
         return path
-    if not path.is_file():
+    if not is_file(path):
         raise DataError("no such folder of images", got=str(path), do=_nearby(path, (".parquet",)))
     if path.suffix != ".parquet":
         raise DataError(
@@ -127,7 +127,7 @@ def resolve_images(text: str) -> Path:
 
 
 def _nearby(path: Path, suffixes: tuple[str, ...]) -> str:
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         return f"the folder {path.parent} does not exist either: check the path"
     also_folders = suffixes != SUFFIXES
     siblings = [

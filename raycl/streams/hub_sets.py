@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from raycl.config.places import expanded
+from raycl.config.places import at_home, expanded, is_folder
 from raycl.errors import ConfigError, DataError
 from raycl.streams.folder_digest import folder_digest
 from raycl.streams.shard_files import find_shards
@@ -33,12 +33,12 @@ def repo_of(text: str) -> str:
 def resolve_hub(text: str, root: str | None) -> Path:
     """The folder of a data set, as the user wrote it."""
     place = expanded(text)
-    if place.is_dir():
+    if is_folder(place):
         return place
     repo = repo_of(text)
     base = root if root is not None else os.environ.get("RAYCL_DATA")
-    own = Path(base).expanduser() / FOLDER / repo if base else None
-    if own is not None and own.is_dir():
+    own = at_home(base) / FOLDER / repo if base else None
+    if own is not None and is_folder(own):
         return own
     snapshot = _in_cache(repo)
     if snapshot is not None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from raycl.config.places import is_folder
 from raycl.config.streams import (
     DigitsStream,
     FolderStream,
@@ -147,7 +148,7 @@ def _few_per_class(images: LabelledImages, *, train: int, test: int) -> Labelled
 
 def _read_place(text: str, spec: FolderStream) -> LabelledImages:
     place = resolve_images(text)
-    if place.is_dir():
+    if is_folder(place):
         return _of_folder(find_images(place), spec.test_fraction)
     return read_image_parquet(place, spec.test_fraction)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from raycl.backbones.hub import refusal
-from raycl.config.places import expanded
+from raycl.config.places import expanded, is_folder
 from raycl.config.spec import digest
 from raycl.config.synthesis import TINY_SD, Synthesis
 from raycl.errors import ConfigError, DataError
@@ -96,12 +96,12 @@ def _folder(name: str) -> Path:
     if name == TINY_SD:
         return PIPELINE
     folder = expanded(name)
-    if folder.is_dir():
+    if is_folder(folder):
         return folder
     looks_like_a_path = name.startswith((".", "/", "~", "$")) or name.count("/") != 1
     if not looks_like_a_path:
         return _snapshot(name)
-    siblings = [p.name for p in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    siblings = [p.name for p in folder.parent.iterdir()] if is_folder(folder.parent) else []
     close = difflib.get_close_matches(folder.name, [TINY_SD, *siblings], n=2, cutoff=0.5)
     raise DataError(
         "no such text-to-image model",
@@ -154,7 +154,7 @@ def _index(name: str, folder: Path) -> dict[str, Any]:
 
 def _missing(folder: Path, part: str) -> Iterator[str]:
     place = folder / part
-    if not place.is_dir():
+    if not is_folder(place):
         yield f"{part}/"
         return
     names = {file.name for file in place.iterdir()}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from raycl.config.places import is_file
 from raycl.config.seeds import seed_for
 from raycl.errors import DataError
 
@@ -65,7 +66,7 @@ def read_prompts(path: Path, seed: int = 0) -> Asked:
     are kept beside the images; or plain text, a prompt a line. Where no seed is given, it follows
     of `seed` and the row's number.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DataError("there is no such file of prompts", got=str(path), do="check the path")
     try:
         rows = list(_rows(path))

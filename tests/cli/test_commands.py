@@ -89,6 +89,13 @@ def test_run_for_people_shows_matrix_and_key(shell: Shell) -> None:
         ),
         (["run", "ncm", "--stream", "embeddings:no.npz"], ["no such data file", "no.npz"]),
         (["run", "ncm", "--stream", "embeddings:set.csv"], ["no such data file"]),
+        (["run", "ncm", "--stream", "embeddings:" + "no.npz+" * 50], ["no such data file"]),
+        (
+            ["run", "ncm", "--stream", "embeddings:~nosuchuser/x.npz"],
+            ["no such data file", "~nosuchuser"],
+        ),
+        (["synth", "--prompts", "x" * 300, "--out", "o"], ["no such file of prompts"]),
+        (["methods", "--check", "~nosuchuser/mine.py"], ["cannot be read", "~nosuchuser"]),
         (["run", "ncm", "--stream", "digits", "--config", "no.yaml"], ["no such file", "no.yaml"]),
         (["run", "ncm", "--stream", "digits", "--config", "lap"], ["no shipped file", "laptop"]),
         (["run", "./no.py", "--stream", "digits"], ["method file cannot be read", "no.py"]),
@@ -103,7 +110,7 @@ def test_run_for_people_shows_matrix_and_key(shell: Shell) -> None:
         (["store", "gc", "--older-than", "week", "--store", "."], ["not a duration", "7d"]),
         (["methods", "--check", "slda"], ["name a file of your own"]),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
 )
 def test_bad_input_exits_2_and_says_what_to_do(
     shell: Shell, args: list[str], parts: list[str]
