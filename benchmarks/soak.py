@@ -53,7 +53,7 @@ FAULTS_AT_ONCE = (1, 1, 1, 1, 1, 1, 2, 2, 2, 3)
 CALM_SHARE = 0.4
 """Of the time, for the commands that are left alone; the others then do not take part."""
 TABLE_WIDTH = 120
-EARLIEST, LATEST = 0.05, 0.95
+EARLIEST, LATEST = 0.05, 0.8
 """Of the time that the undisturbed command took: when it may be struck."""
 
 
@@ -170,7 +170,7 @@ class Soak:
         for fault in self.faults[before:]:
             say(f"NOT GOOD: {fault}")
         if len(self.faults) > before:
-            shutil.copytree(store, self.folder / f"kept-{self.rounds}", dirs_exist_ok=True)
+            shutil.copytree(store, self.stores / f"kept-{self.rounds}")
         if not self.asked.no_disk:
             disk.unmount(place)
 
@@ -258,6 +258,8 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     asked = arguments()
     asked.no_disk = disk.enter_namespace()
+    if asked.store and Path(asked.store).exists() and any(Path(asked.store).iterdir()):
+        sys.exit(f"soak: {asked.store} is not empty; what it holds would not be computed")
     if asked.no_disk:
         say(f"no disk will be filled: {asked.no_disk}")
     adopt_orphans()
@@ -282,7 +284,7 @@ def main() -> int:
         console.print(as_table(rows(soak.episodes)))
     print(json.dumps(soak.told()))
     if soak.faults:
-        say(f"{len(soak.faults)} things were not good; all is kept in {folder}")
+        say(f"{len(soak.faults)} things were not good; all is kept in {folder} and {soak.stores}")
         return 1
     shutil.rmtree(folder)
     return 0

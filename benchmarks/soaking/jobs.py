@@ -40,12 +40,12 @@ class Job:
         return [*self.words, *place, *workers]
 
 
-VAE = {"kind": "vae", "epochs": 300, "hidden": 16, "latent": 4, "batch": 16}
-ALIGN = {"epochs": 150, "lr": 3e-3, "batch": 32}
+VAE = {"kind": "vae", "epochs": 150, "hidden": 16, "latent": 4, "batch": 16}
+ALIGN = {"epochs": 60, "lr": 3e-3, "batch": 32}
 SETTINGS: dict[str, dict[str, Any]] = {
     "cgil": {"generator": VAE, "per_class": 64, "align": ALIGN},
     "real_replay": {"align": ALIGN},
-    "joint": {"align": {"epochs": 400, "batch": 8}},
+    "joint": {"align": {"epochs": 150, "batch": 8}},
     "finetune": {"align": {"epochs": 100, "batch": 8}},
     "dmc": {"text": {"epochs": 2, "per_class": 64}},
     "dmc_ot": {"text": {"epochs": 2, "per_class": 64}},
@@ -112,7 +112,7 @@ def _on_pictures(folder: Path) -> list[Job]:
 
 def _fits(folder: Path) -> list[Job]:
     data, jobs = str(folder / materials.VECTORS), []
-    budgets = {"vae": ("--set", "epochs=300"), "diffusion": ("--set", "steps=300"), "gmm": ()}
+    budgets = {"vae": ("--set", "epochs=100"), "diffusion": ("--set", "steps=100"), "gmm": ()}
     for kind, budget in budgets.items():
         out, name = folder / f"fit-{kind}", f"fit-{kind}"
         words = ("fit", "--embeddings", data, "--generator", kind, *budget, "--out", str(out))
