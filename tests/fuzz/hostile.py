@@ -17,8 +17,8 @@ NAMES = (
     '"', "it's", "<script>alert(1)</script>", "</script><b>", "<!--", "]]>", "&amp;",
     "javascript:1",
     "\\input{/etc/passwd}", "\\", "$x^2$", "a&b%c#d_e~f", "[red]x[/red]", "[/]", "[link=x]y[/link]",
-    "~", "~nosuchuser/x", "-", "--help", "-rf", "=1+1", "@x", "a,b", "a;b", "a:b", "a+b", "a=b", "#",
-    "x" * 300,
+    "~", "~nosuchuser/x", "-", "--help", "-rf", "=1+1", "@x", "a,b", "a;b", "a:b", "a+b", "a=b",
+    "#",     "x" * 300,
     "\ud800", "\x7f", "\x85", "\u2028", "CON", "a.", " a ", "True", "1e9", "٣", "Ⅷ", "\u0000",
 )  # fmt: skip
 """Names that somebody's class, file, task or title has."""
