@@ -156,7 +156,7 @@ def test_a_spoilt_npz(values: dict[str, Any], method: str) -> None:
         learn(here, saved(here, values), (method,), None)
 
 
-@examples(40)
+@examples(12)
 @given(values=tables(), method=st.sampled_from(CLOSED), tasks=st.sampled_from([None, 1, 2]))
 def test_an_odd_npz(values: dict[str, Any], method: str, tasks: int | None) -> None:
     with desk() as here:
