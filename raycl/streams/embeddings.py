@@ -108,11 +108,12 @@ def _text_mask(path: Path, arrays: Mapping[str, NDArray[Any]], classes: int) -> 
 
 
 def _table(path: Path, arrays: Mapping[str, NDArray[Any]], split: str) -> Table:
-    if f"{split}_x" not in arrays or len(arrays[f"{split}_x"]) == 0:
+    given = arrays.get(f"{split}_x")
+    if given is None or (given.ndim and len(given) == 0):
         width = arrays["train_x"].shape[-1]
         return Table(np.zeros((0, width), np.float32), np.zeros(0, np.int64))
     return Table(
-        floats(path, f"{split}_x", arrays[f"{split}_x"]),
+        floats(path, f"{split}_x", given),
         _labels(path, f"{split}_y", arrays.get(f"{split}_y")),
     )
 

@@ -87,11 +87,11 @@ def killed_until_done(
         for victim in moments.sample(found := victims(command.process.pid), k=min(1, len(found))):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
-        unfinished += command.end()[0] != 0
+        unfinished += command.end(900)[0] != 0
         damaged = list(Store.open(str(world.store)).verify())
         assert damaged == [], "a kill must leave every record whole"
     assert unfinished >= 3, "the kills came after the work"
-    return Command(*asked, folder=world.folder).result()
+    return Command(*asked, folder=world.folder).result(900)
 
 
 def test_a_killed_run_continues_to_the_same_numbers(
@@ -125,7 +125,7 @@ def test_a_signal_stops_within_a_step_and_loses_none(
 @pytest.fixture(scope="module")
 def long_whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     world = make_world(tmp_path_factory.mktemp("long"))
-    values = Command(*arguments(world, world.store, epochs=LONG), folder=world.folder).result()
+    values = Command(*arguments(world, world.store, epochs=LONG), folder=world.folder).result(900)
     return Whole(numbers(values), predictions_digests(world.store))
 
 

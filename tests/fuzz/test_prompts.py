@@ -84,16 +84,16 @@ folder_names = honest_names.filter(
 
 @examples(6)
 @given(
-    classes=st.lists(folder_names, min_size=1, max_size=3, unique=True),
-    files=st.lists(st.one_of(st.none(), junk), min_size=1, max_size=3),
+    classes=st.lists(folder_names, min_size=2, max_size=3, unique=True),
+    files=st.lists(st.one_of(st.none(), st.none(), st.none(), junk), min_size=1, max_size=4),
     command=st.sampled_from(["caption", "run"]),
 )
 def test_folders_of_images(classes: list[str], files: list[bytes | None], command: str) -> None:
     with desk() as here:
         for name in classes:
-            folder = here.folder / "photos" / "train" / name.encode()[:90].decode(errors="ignore")
+            folder = here.folder / "photos" / name.encode()[:90].decode(errors="ignore")
             folder.mkdir(parents=True, exist_ok=True)
-            for number, data in enumerate(files):
+            for number, data in enumerate([None, None, *files]):
                 picture = folder / f"{number}.png"
                 if data is None:
                     Image.new("RGB", (9, 9), (number, 9, 99)).save(picture)

@@ -30,7 +30,7 @@ def files_of(store: Path) -> list[Path]:
     return sorted(path for path in store.rglob("*") if path.is_file())
 
 
-@examples(25)
+@examples(10)
 @given(data=garbage, place=st.sampled_from(PLACES), command=st.sampled_from(READERS))
 def test_garbage_beside(data: bytes, place: str, command: tuple[str, ...]) -> None:
     with desk() as here:
@@ -43,7 +43,7 @@ def test_garbage_beside(data: bytes, place: str, command: tuple[str, ...]) -> No
         assert here.ask(*run).code == 0
 
 
-@examples(25)
+@examples(10)
 @given(
     data=garbage,
     which=st.integers(0, 1000),

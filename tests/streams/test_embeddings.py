@@ -126,6 +126,8 @@ def test_a_text_file_is_no_archive(tmp_path: Path) -> None:
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     values = arrays()
     del values["test_y"]
+    with pytest.raises(DataError, match="test_x must be a table of numbers"):
+        read_embeddings(save_npz(tmp_path / "one.npz", {**arrays(), "test_x": np.float32(1)}))
     with pytest.raises(DataError, match="lacks test_y"):
         read_embeddings(save_npz(tmp_path / "set.npz", values))
 
