@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
 from raycl.observe.events import Event, TaskDone, WorkerLost
 from raycl.store.store import Store
-from tests.engine.processes import Command
+from tests.engine.processes import Command, makers
 from tests.engine.worlds import World, numbers, predictions_digests
 
 pytestmark = pytest.mark.ray
@@ -104,6 +105,9 @@ def test_a_signal_to_the_driver_stops_the_learner_cleanly(
     ]
     command = Command(*asked, "--store", str(world.store), "--pool", "ray", folder=tmp_path)
     command.until("task 1/3")
+    # Between two tasks there is no stage to save.
+    command.until_seen(lambda: makers(world.store, "state"), "task at work")
+    time.sleep(0.3)
     if number == signal.SIGINT:
         os.killpg(command.process.pid, number)
     else:

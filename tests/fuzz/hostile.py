@@ -18,11 +18,7 @@ NAMES = (
     "javascript:1",
     "\\input{/etc/passwd}", "\\", "$x^2$", "a&b%c#d_e~f", "[red]x[/red]", "[/]", "[link=x]y[/link]",
     "~", "~nosuchuser/x", "-", "--help", "-rf", "=1+1", "@x", "a,b", "a;b", "a:b", "a+b", "a=b",
-<<<<<<< HEAD
     "#", "x" * 300,
-=======
-    "#",     "x" * 300,
->>>>>>> fuzz
     "\ud800", "\x7f", "\x85", "\u2028", "CON", "a.", " a ", "True", "1e9", "٣", "Ⅷ", "\u0000",
 )  # fmt: skip
 """Names that somebody's class, file, task or title has."""

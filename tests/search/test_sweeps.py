@@ -239,7 +239,8 @@ def test_a_killed_driver_loses_a_task_at_most(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 def test_on_tune_a_signal_saves_in_the_middle_of_a_task(tmp_path: Path) -> None:
-    space, store = lasting(tmp_path, trials=1, epochs=100), tmp_path / "stopped"
+    # Long, so that a machine that is busy still finds it at work when the signal arrives.
+    space, store = lasting(tmp_path, trials=1, epochs=300), tmp_path / "stopped"
     words = ["sweep", written(tmp_path, space), "--store", str(store), "--no-test"]
     with Command(*words, folder=tmp_path) as command:
         command.until_seen(lambda: makers(store, "state"), "task at work")
