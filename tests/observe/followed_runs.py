@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+PATIENCE_SECONDS = 60.0
 
 
 def scalars(folder: Path) -> list[tuple[str, int, float]]:
@@ -27,8 +30,17 @@ def scalars(folder: Path) -> list[tuple[str, int, float]]:
 
 
 def offline_runs(root: Path) -> list[dict[str, Any]]:
-    """Each start of a run: its id and group, the metrics of each step, how it ended."""
-    return [_offline_run(file) for file in sorted(root.glob("wandb/offline-run-*/*.wandb"))]
+    """Each start of a run: its id and group, the metrics of each step, how it ended.
+
+    W&B's own process may still be writing when `finish` has returned: the last record is awaited.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        found = [_offline_run(file) for file in sorted(root.glob("wandb/offline-run-*/*.wandb"))]
+        if found and all("exit" in run for run in found):
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"a run without an end: {found}")
 
 
 def _offline_run(file: Path) -> dict[str, Any]:
@@ -61,6 +73,8 @@ def _records(file: Path) -> Iterator[Any]:
             place += left
             continue
         size, kind = struct.unpack_from("<HB", data, place + 4)
+        if place + 7 + size > len(data):
+            return  # half written
         parts += data[place + 7 : place + 7 + size]
         place += 7 + size
         if kind in (1, 4):  # whole, or the last part
