@@ -171,7 +171,9 @@ def test_a_command_runs_and_its_exit_code_comes_back(slurm: Slurm) -> None:
     code, out, _ = slurm("jobs", "logs", id, "-f")
     assert code == 0 and "result/ncm-" in out, out
     assert slurm.job(id)["state"] == "done"
-    assert slurm("jobs", "wait", slurm.submit("run", "ncm", "--probe", "nothing"))[0] == 2
+    # What only the job can find out.
+    fails = slurm.submit("run", "ncm", "--set", "stream.tasks=99")
+    assert slurm("jobs", "wait", fails)[0] == 2
 
 
 def test_a_command_is_stopped_and_continues_when_it_is_sent_again(slurm: Slurm) -> None:
