@@ -81,7 +81,10 @@ def _together(job: Job | None, beats: list[Heard], as_json: bool) -> None:
 def _tell(beats: list[Heard], as_json: bool) -> None:
     for beat in beats:
         whose = "" if beat.job == ALONE else f"{beat.job}: "
-        click.echo(json.dumps(beat.as_json()) if as_json else whose + beat.sentence())
+        if as_json:
+            click.echo(json.dumps(beat.as_json()))
+        else:
+            say(whose + beat.sentence())
     if not beats:
         say("nothing beats there", err=True)
 

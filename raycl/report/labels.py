@@ -20,7 +20,7 @@ def shortened(labels: Sequence[str]) -> list[str]:
     parts = [_parts(label) for label in labels]
     common = {
         method: set.intersection(*(set(options) for name, options, _ in parts if name == method))
-        for method, _, _ in parts
+        for method in {name for name, _, _ in parts}
     }
     short = []
     for method, options, rest in parts:

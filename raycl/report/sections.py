@@ -19,12 +19,14 @@ from raycl.report.figures import (
     Latents,
     LineChart,
     Matrix,
+    Name,
     Scatter,
     Stack,
     figures,
+    named,
 )
 from raycl.report.heat import SIZE, matrix
-from raycl.report.labels import options_of, shortened
+from raycl.report.labels import options_of
 from raycl.report.leaderboard import NULL, Cell, Row, Setting, row_of, shown
 from raycl.report.palette import LEVELS
 
@@ -164,7 +166,8 @@ def leaderboard_table(board: Board, name: str) -> str:
         first = "descending" if column.higher_is_better else "ascending"
         sort = "descending" if column.metric == "last_pooled" else None
         head += _head(column.words, column.about, first=first, sort=sort)
-    body = "".join(_row(row, place, board, best) for place, row in enumerate(rows))
+    names = (setting_name for _, setting_name in named(board))
+    body = "".join(_row(row, own, best) for row, own in zip(rows, names, strict=True))
     return (
         f'<div class="part"><h3>Leaderboard</h3><button class="quiet" type="button" '
         f'data-copy="{name}">Copy table</button></div>'
@@ -198,12 +201,10 @@ def _best(cells: Sequence[Cell], column: Column) -> float | None:
     return max(values) if column.higher_is_better else min(values)
 
 
-def _row(row: Row, place: int, board: Board, best: Mapping[str, float | None]) -> str:
-    setting = board.settings[place]
-    css = hue(place, reference=setting is board.reference)
+def _row(row: Row, name: Name, best: Mapping[str, float | None]) -> str:
+    css = hue(name.place, reference=name.reference)
     label = attribute(row.label)
-    name = shortened([one.label for one in board.settings])[place]
-    options = options_of(row.label) if name != row.label else ""
+    options = options_of(row.label) if name.label != row.label else ""
     small = f'<small class="options">{safe(options)}</small>' if options else ""
     cells = "".join(
         _cell(c.metric, row.cells[c.metric], best[c.metric] == row.cells[c.metric].mean)
@@ -211,7 +212,7 @@ def _row(row: Row, place: int, board: Board, best: Mapping[str, float | None]) -
     )
     return (
         f'<tr><th scope="row" data-v="{label}" title="{label}"><span class="key {css}"></span>'
-        f'{safe(name)}{small}</th><td data-v="{row.n}">{row.n}</td>{cells}</tr>'
+        f'{safe(name.label)}{small}</th><td data-v="{row.n}">{row.n}</td>{cells}</tr>'
     )
 
 
