@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.pool import Pool
 from typing import Any
 
 import torch
@@ -120,11 +121,16 @@ def raycl_one(work: tuple[int, int, str]) -> tuple[float, float, float]:
     return *quality(bank.sample(DRAWN, [c])[0], data), seconds
 
 
+def processes(workers: int, threads: int) -> Pool:
+    """New ones, with so many threads of torch each."""
+    context = multiprocessing.get_context("spawn")
+    return context.Pool(workers, initializer=torch.set_num_threads, initargs=(threads,))
+
+
 def timed(side: str, workers: int, threads: int, classes: int, epochs: int) -> dict[str, Any]:
     """Seconds from the first class to the last; processes are started and warm before."""
     one = plain_one if side == "loop" else raycl_one
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    with processes(workers, threads) as pool:
         pool.map(one, [(10_000 + i, 1, side) for i in range(workers)], chunksize=1)
         began = time.perf_counter()
         found = pool.map(one, [(c, epochs, side) for c in range(classes)], chunksize=1)
@@ -156,8 +162,7 @@ def roofline(epochs: int) -> dict[str, Any]:
     of a step in its own shapes and order, with weights that have left the core's cache since.
     Both with the optimiser's walk through its memory, and with nothing else.
     """
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(CORES, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with processes(CORES, 1) as pool:
         found = pool.map(floors, [epochs] * CORES, chunksize=1)
     mean = {name: statistics.mean(f[name] for f in found) for name in found[0]}
     out: dict[str, Any] = {"optimiser_mb_per_step": 7 * 4 * PARAMETERS / 1e6}

@@ -136,6 +136,7 @@ def levers(spec: Synthesis, rounds: int) -> dict[str, float]:
         "chunk 64": {"chunk": 64},
         "bf16": {"dtype": "bf16"},
         "channels_last": {"channels_last": True},
+        "compiled": {"compile": True},
     }
     found = {
         name: lever(spec.model_copy(update=change), rounds if "chunk" not in change else 2 * rounds)
