@@ -126,3 +126,8 @@ class CLTS(Spec):
     def synthesises(self) -> bool:
         """Whether captions are made, and images of them."""
         return self.remembers and self.replay != "real"
+
+    @property
+    def models(self) -> tuple[Captioning | Synthesis, ...]:
+        """What it captions and draws with."""
+        return (self.captions, self.synthesis) if self.synthesises else ()

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from raycl.config.autoseed import AutoSeed
+from raycl.config.captions import Captioning
 from raycl.config.clts import CLTS
 from raycl.config.dmc import DMC, DMCOT
 from raycl.config.generators import GeneratorSpec, Precision, RealVectors, VAEGenerator
@@ -25,6 +26,7 @@ from raycl.config.rivals import (
     WiSEFT,
 )
 from raycl.config.spec import NotIdentity, Spec, as_json
+from raycl.config.synthesis import Synthesis
 
 
 class Align(Spec):
@@ -292,6 +294,11 @@ BUILT_IN: tuple[type[Spec], ...] = (
     WiSEFT,
     RAPF,
 )
+
+
+def models_of(method: MethodSpec) -> tuple[Captioning | Synthesis, ...]:
+    """The models that a method works with besides the backbone."""
+    return method.models if isinstance(method, CLTS) else ()
 
 
 def kind_of(spec_type: type[Spec]) -> str:

@@ -17,14 +17,8 @@ from raycl.config.places import is_folder
 from raycl.config.streams import EmbeddingsStream, ImageFiles, ImageStream, StreamSpec
 from raycl.engine.embedding import named
 from raycl.engine.host import Host, open_pool
-from raycl.engine.hosting import (
-    absolute_backbone,
-    absolute_captions,
-    absolute_store,
-    check_execution,
-    hosted,
-    read_by,
-)
+from raycl.engine.hosting import check_execution, hosted
+from raycl.engine.paths import absolute_backbone, absolute_captions, absolute_store, read_by
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError, DataError
 from raycl.observe.events import Observer, Warned, nobody
@@ -115,7 +109,7 @@ def caption(
             observer,
             stop or StopRequest(),
             title=title,
-            reads=read_by(job.stream, job.clip),
+            reads=read_by(job.stream, job.clip, job.captions),
         )
     )
 

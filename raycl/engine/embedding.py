@@ -17,13 +17,8 @@ from raycl.config.spec import Spec
 from raycl.config.streams import STREAMS, EmbeddingsStream, ImageStream, StreamSpec, parse_stream
 from raycl.embedding.identity import EmbeddingIdentity
 from raycl.engine.host import Host
-from raycl.engine.hosting import (
-    absolute_backbone,
-    absolute_store,
-    check_execution,
-    hosted,
-    read_by,
-)
+from raycl.engine.hosting import check_execution, hosted
+from raycl.engine.paths import absolute_backbone, absolute_store, read_by
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError, DataError
 from raycl.observe.events import Event, Observer, Progress, nobody

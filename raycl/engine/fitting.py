@@ -21,7 +21,8 @@ from raycl.config.places import is_folder, is_there
 from raycl.config.spec import Spec
 from raycl.config.streams import EmbeddingsStream
 from raycl.engine.host import Host, open_pool
-from raycl.engine.hosting import absolute_store, check_execution, hosted, read_by
+from raycl.engine.hosting import check_execution, hosted
+from raycl.engine.paths import absolute_store, read_by
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError
 from raycl.observe.events import Observer, Warned, nobody

@@ -13,11 +13,12 @@ from functools import cached_property
 
 from raycl.backbones.content import backbone_digests
 from raycl.config.backbones import GIVEN
-from raycl.config.clts import CLTS
+from raycl.config.captions import Captioning
 from raycl.config.experiment import Experiment
-from raycl.config.methods import UserMethod
+from raycl.config.methods import UserMethod, models_of
 from raycl.config.spec import Json, Spec, described, digest, identity
 from raycl.config.streams import OF_TASKS, EmbeddingsStream, StreamSpec
+from raycl.config.synthesis import Synthesis
 from raycl.errors import ConfigError
 from raycl.methods.source_code import SourceCode, read_source_code
 from raycl.store.artefact import ArtefactSpec
@@ -166,16 +167,21 @@ class RunIdentity:
 
 def _models(experiment: Experiment) -> tuple[str, ...]:
     """Of the models that a method names besides the backbone; their names are in no key."""
-    method = experiment.method
-    if not isinstance(method, CLTS) or not method.synthesises:
-        return ()
-    if experiment.backbone_name == GIVEN:
-        return ()  # which the method refuses in its own words
+    models = models_of(experiment.method)
+    if not models or experiment.backbone_name == GIVEN:
+        return ()  # a method that needs images refuses vectors in its own words
     from raycl.captions.identity import model_digests
     from raycl.synthesis.models import model_digest
 
     clip = experiment.backbone.model_copy(update={"name": experiment.backbone_name})
-    return (*model_digests(method.captions, clip), model_digest(method.synthesis))
+    found: list[str] = []
+    for model in models:
+        match model:
+            case Captioning():
+                found += model_digests(model, clip)
+            case Synthesis():
+                found.append(model_digest(model))
+    return tuple(found)
 
 
 def check_backbone(experiment: Experiment) -> None:

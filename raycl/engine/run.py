@@ -21,14 +21,9 @@ from raycl.compute.stopping import StopRequest
 from raycl.config.execution import Execution
 from raycl.config.experiment import Experiment
 from raycl.engine.following import followed, tell_result
-from raycl.engine.hosting import (
-    absolute_store,
-    check_execution,
-    hosted,
-    read_by,
-    with_absolute_paths,
-)
+from raycl.engine.hosting import check_execution, hosted
 from raycl.engine.identity import RunIdentity
+from raycl.engine.paths import absolute_store, read_for, with_absolute_paths
 from raycl.observe.events import Observer, Reused, Warned, nobody
 from raycl.observe.watchers import JsonLines, everyone
 from raycl.store.store import Store
@@ -120,7 +115,7 @@ def _learn(
 
     job = replace(_job(identity, execution), measures=bool(execution.log_to))
     asked, title = job.experiment, f"run {identity.name}"
-    reads = read_by(asked.stream, asked.probe, asked.backbone)
+    reads = read_for(asked)
     return _as_result(
         hosted(learn_stream, job, execution, observer, stop, title=title, reads=reads)
     )

@@ -12,10 +12,11 @@ from raycl.compute.pool import Resources
 from raycl.compute.stopping import StopRequest
 from raycl.config.execution import Execution
 from raycl.config.loading import check, merge
-from raycl.config.places import at_home, expanded, is_folder, is_there
+from raycl.config.places import at_home, is_folder, is_there
 from raycl.config.synthesis import TINY_SD, Synthesis, preset
 from raycl.engine.host import Host, open_pool
-from raycl.engine.hosting import absolute_store, check_execution, hosted
+from raycl.engine.hosting import check_execution, hosted
+from raycl.engine.paths import absolute_store, absolute_synthesis, read_by
 from raycl.engine.run import default_store
 from raycl.errors import ConfigError, DataError
 from raycl.observe.events import Observer, nobody
@@ -88,22 +89,23 @@ def synth(
     refuse_columns(list(asked.columns))
     job = SynthJob(
         asked=asked,
-        synthesis=_absolute(synthesis),
+        synthesis=absolute_synthesis(synthesis),
         model=model_digest(synthesis),
         execution=execution.model_copy(update={"store": absolute_store(execution.store)}),
         out=str(at_home(out).absolute()),
     )
     refuse_unwritable(Path(job.out))
     return SynthResult(
-        **hosted(synth_prompts, job, execution, observer, stop or StopRequest(), title="synth")
+        **hosted(
+            synth_prompts,
+            job,
+            execution,
+            observer,
+            stop or StopRequest(),
+            title="synth",
+            reads=read_by(job.synthesis),
+        )
     )
-
-
-def _absolute(synthesis: Synthesis) -> Synthesis:
-    """The spec for a process that works in another folder."""
-    if synthesis.model == TINY_SD or not is_folder(expanded(synthesis.model)):
-        return synthesis
-    return synthesis.model_copy(update={"model": str(expanded(synthesis.model).absolute())})
 
 
 def synth_prompts(host: Host, job: SynthJob) -> dict[str, Any]:

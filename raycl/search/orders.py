@@ -9,7 +9,7 @@ from raycl.config.execution import Execution, Worker
 from raycl.config.experiment import Experiment
 from raycl.config.space import TaskRungs
 from raycl.config.space_files import experiment_of
-from raycl.engine.hosting import absolute_store, with_absolute_paths
+from raycl.engine.paths import absolute_store, with_absolute_paths
 from raycl.search.conductor import Conductor
 from raycl.search.records import Trial
 from raycl.search.trial_run import Order

@@ -11,11 +11,16 @@ import pytest
 from raycl.compute import ray_nodes
 from raycl.compute.ray_nodes import NodeAnswer, on_each_node
 from raycl.config.backbones import Backbone
-from raycl.config.streams import DigitsStream, EmbeddingsStream
-from raycl.engine.hosting import read_by
+from raycl.config.captions import BLIPCaptioner, Captioning
+from raycl.config.clts import CLTS
+from raycl.config.experiment import Experiment
+from raycl.config.streams import DigitsStream, EmbeddingsStream, NamedStream
+from raycl.config.synthesis import Synthesis
 from raycl.engine.nodes import Question, as_rows, check_from_others, from_rows, look
 from raycl.engine.nodes import look_from_all as look_around
+from raycl.engine.paths import read_by, read_for, with_absolute_paths
 from raycl.errors import ClusterError, StoreError
+from tests.streams.made_sources import make_source
 
 
 def asked(store: Path, mounts: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -41,6 +46,24 @@ def test_what_a_command_reads_is_known(tmp_path: Path) -> None:
         "/data/w.safetensors",
     )
     assert read_by(DigitsStream(), None, Backbone(name="ViT-B-32:openai")) == ()
+    make_source(tmp_path, "eurosat")
+    (folder,) = read_by(NamedStream(names=("eurosat",), root=str(tmp_path)))
+    assert Path(folder).is_relative_to(tmp_path) and any(Path(folder).rglob("*.jpg"))
+
+
+def test_the_folders_of_a_methods_models_are_read_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sd", "blip"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    captions = Captioning(captioner=BLIPCaptioner(model="blip"))
+    method = CLTS(captions=captions, synthesis=Synthesis(model="sd"))
+    told = with_absolute_paths(Experiment(stream=DigitsStream(), method=method))
+    assert read_for(told) == (str(tmp_path / "blip"), str(tmp_path / "sd"))
+    hub = CLTS(captions=captions, synthesis=Synthesis(model="some/model"))
+    told = with_absolute_paths(Experiment(stream=DigitsStream(), method=hub))
+    assert read_for(told) == (str(tmp_path / "blip"),)
 
 
 def test_a_node_with_a_folder_of_its_own_is_found_out(tmp_path: Path) -> None:
