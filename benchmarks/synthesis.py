@@ -124,7 +124,7 @@ def lever(spec: Synthesis, rounds: int, *, same: bool = True) -> float:
     return 1000 * statistics.median(seconds[1:]) / spec.chunk
 
 
-def levers(spec: Synthesis, rounds: int) -> dict[str, float]:
+def levers(spec: Synthesis, rounds: int, *, compiled: bool) -> dict[str, float]:
     changes: dict[str, dict[str, Any]] = {
         "as it is": {},
         "50 steps": {"steps": 50},
@@ -136,8 +136,9 @@ def levers(spec: Synthesis, rounds: int) -> dict[str, float]:
         "chunk 64": {"chunk": 64},
         "bf16": {"dtype": "bf16"},
         "channels_last": {"channels_last": True},
-        "compiled": {"compile": True},
     }
+    if compiled:  # minutes
+        changes["compiled"] = {"compile": True}
     found = {
         name: lever(spec.model_copy(update=change), rounds if "chunk" not in change else 2 * rounds)
         for name, change in changes.items()
@@ -171,7 +172,9 @@ def main() -> None:
             told["bare"] = against_bare(spec, 2)
         else:
             told["bare"] = against_bare(spec, rounds)
-            told["levers_ms_per_image"] = levers(spec, 2 if arguments.quick else 5)
+            told["levers_ms_per_image"] = levers(
+                spec, 2 if arguments.quick else 5, compiled=not arguments.quick
+            )
             count = 12 if arguments.quick else 40
             with connect(num_cpus=2):
                 told["one_worker"] = rate(spec, 1, count // 2)
