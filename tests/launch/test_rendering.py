@@ -293,6 +293,18 @@ def test_data_sets_by_name_are_below_the_nodes_own_root(stream: str) -> None:
         plan(*args, profile=profile_of({**RAY, "env": {"RAYCL_DATA": "/elsewhere"}}))
 
 
+def test_on_this_machine_a_store_that_nobody_named_is_that_of_the_environment() -> None:
+    def named(profile: dict[str, Any], *args: str) -> bool:
+        return any(
+            "STORE" in word for word in plan(*DIGITS, *args, profile=profile_of(profile)).argv
+        )
+
+    assert not named({}) and not named({"execution": {"workers": 2}})
+    assert not named({}, "--store", "mine")  # the option itself says it
+    assert named({"execution": {"store": "raycl-store"}})
+    assert named({"env": {"RAYCL_STORE": "mine"}})
+
+
 def test_no_store_or_one_that_is_read_only_is_refused() -> None:
     with pytest.raises(ConfigError, match="no store is named"):
         plan(*DIGITS, profile=profile_of({"kind": "ray"}))
