@@ -19,7 +19,7 @@ from raycl.store.pulses import JOB
 
 SCRIPT = "run.sh"
 _FLAGS = {"pool": "--pool", "address": "--address", "workers": "--workers"}
-_WITH_SETTINGS = ("run", "embed", "fit")
+_WITH_SETTINGS = ("run", "embed", "fit", "caption", "synth")
 """Subcommands whose --set reaches the execution."""
 
 

@@ -240,6 +240,23 @@ def test_what_the_user_asked_of_the_execution_stands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "args",
+    [
+        ("embed", "folder:/data/a"),
+        ("fit", "--embeddings", "/data/a.npz"),
+        ("caption", "--images", "/data/a"),
+        ("synth", "--prompts", "/data/p.csv", "--out", "/data/i", "--set", "steps=30"),
+    ],
+    ids=lambda args: args[0],
+)
+def test_whatever_works_on_workers_gets_what_the_profile_gives_each(args: tuple[str, ...]) -> None:
+    profile = profile_of({**RAY, "execution": {"store": "s3://b/x", "worker": {"gpus": 1}}})
+    assert "--set execution.worker.gpus=1.0" in plan(*args, profile=profile).files["run.sh"]
+    own = plan(*args, "--set", "execution.worker.gpus=0.5", profile=profile).files["run.sh"]
+    assert "gpus=0.5" in own and "gpus=1" not in own
+
+
+@pytest.mark.parametrize(
     ("args", "parts"),
     [
         (["run", "slda", "--stream", "folder:sets/a"], ["the stream must be where", "/data"]),
