@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from raycl.config.clusters import KubeRayProfile, profile_of
+from raycl.config.clusters import KubeRayProfile, LauncherProfile, SlurmProfile, profile_of
 from raycl.errors import ConfigError
 from raycl.launch.command import gather, kept_offline
 from raycl.launch.kuberay import dumped, ray_cluster
@@ -42,6 +42,22 @@ _SCHEMAS = Path(__file__).resolve().parents[3] / "shared" / "data" / "kuberay_cr
 @pytest.mark.parametrize("name", [*SENT, *LAUNCHED])
 def test_plans_are_as_they_were(name: str) -> None:
     assert not difference(name), "if it is meant: python -m tests.launch.made_plans"
+
+
+@pytest.mark.parametrize("name", ["kuberay", "kuberay-shared", "slurm", "aws", "gcp"])
+def test_a_shipped_profile_asks_for_no_more_than_its_nodes_have(name: str) -> None:
+    profile = read_profile(name)
+    if isinstance(profile, SlurmProfile):
+        nodes = [(profile.node, profile.nodes)]
+    else:
+        assert isinstance(profile, KubeRayProfile | LauncherProfile)
+        nodes = [(node, node.max) for node in profile.workers]
+    gpus = sum(node.gpus * count for node, count in nodes)
+    asked = profile.execution
+    workers, worker, learner = asked.workers, asked.worker, asked.learner
+    assert workers * worker.cpus + learner.cpus <= sum(node.cpus * count for node, count in nodes)
+    assert workers * worker.gpus + learner.gpus <= gpus
+    assert learner.gpus or not gpus, "what trains would see no GPU"
 
 
 # KubeRay's own schemas
