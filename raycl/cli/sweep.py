@@ -29,6 +29,7 @@ from raycl.search.sweep import sweep as run_sweep
 @click.option("--stream", help="Another stream than the space's, as `raycl run` takes it.")
 @click.option("--name", help="What the sweep is called in the store.")
 @click.option("--concurrent", type=int, help="Trials at a time, at most.")
+@click.option("--gpus", type=float, help="GPUs of a trial on Ray, as 1 or 0.5 [the space's].")
 @click.option("--new", is_flag=True, help="Begin another of this name.")
 @click.option("--extend-tasks", type=int, metavar="N", help="Let trials go on to N tasks.")
 @click.option("--no-test", is_flag=True, help="Leave the best unmeasured on the test data.")
@@ -42,6 +43,7 @@ def sweep(
     stream: str | None,
     name: str | None,
     concurrent: int | None,
+    gpus: float | None,
     new: bool,
     extend_tasks: int | None,
     no_test: bool,
@@ -53,7 +55,7 @@ def sweep(
     The same command again continues where it was stopped or killed, or answers from the store.
     """
     asked = {"samples": samples, "seeds": _seeds(seeds), "name": name, "concurrent": concurrent}
-    found = _with(_on(find_space(space), stream), {n: v for n, v in asked.items() if v is not None})
+    found = asked_space(space, stream, gpus, **asked)
     flags = {"store": default_store(), "pool": "ray", **flags_of_place(**place)}
     options = SweepOptions(new=new, extend_tasks=extend_tasks, test=not no_test, quiet=False)
     answer = run_sweep(found, check(Execution, flags), options)
@@ -61,6 +63,17 @@ def sweep(
         click.echo(json.dumps(answer))
     else:
         show_answer(answer)
+
+
+def asked_space(
+    space: str, stream: str | None = None, gpus: float | None = None, **asked: Any
+) -> Space:
+    """The space of this name or file with what the command line says in place of its own."""
+    found = _on(find_space(space), stream)
+    changes = {option: value for option, value in asked.items() if value is not None}
+    if gpus is not None:
+        changes["resources"] = {**found.resources.model_dump(), "gpus": gpus}
+    return _with(found, changes)
 
 
 def _seeds(text: str | None) -> list[int] | None:

@@ -169,7 +169,7 @@ class _Gathering:
                 self.flags["probe"] = parse_probe(value)
             case "--backbone":
                 self.flags["backbone"] = {"name": value}
-            case "--set" if self.subcommand != "synth":
+            case "--set" if self.subcommand != "synth" or value.startswith("execution."):
                 self.settings.append(parse_setting(value))
             case _ if option in _PATHS:
                 self.paths.append((option, value))

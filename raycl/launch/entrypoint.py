@@ -19,7 +19,7 @@ from raycl.store.pulses import JOB
 
 SCRIPT = "run.sh"
 _FLAGS = {"pool": "--pool", "address": "--address", "workers": "--workers"}
-_WITH_SETTINGS = ("run", "embed", "fit")
+_WITH_SETTINGS = ("run", "embed", "fit", "caption", "synth")
 """Subcommands whose --set reaches the execution."""
 
 
@@ -48,6 +48,8 @@ def exported(command: Command, profile: Profile) -> list[str]:
 def environment(command: Command, profile: Profile) -> dict[str, str]:
     """What every process of the job has in its environment."""
     standard = {"RAYCL_STORE": store_of(command, profile), "RAY_USAGE_STATS_ENABLED": "0"}
+    if profile.kind == "local" and "store" not in profile.execution.model_fields_set:
+        del standard["RAYCL_STORE"]  # a command here knows what its own environment says
     return dict(sorted({**standard, **command.offline, **profile.env}.items()))
 
 

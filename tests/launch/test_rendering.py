@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import yaml
 
-from raycl.config.clusters import KubeRayProfile, profile_of
+from raycl.config.clusters import KubeRayProfile, LauncherProfile, SlurmProfile, profile_of
 from raycl.errors import ConfigError
 from raycl.launch.command import gather, kept_offline
 from raycl.launch.kuberay import dumped, ray_cluster
@@ -42,6 +42,22 @@ _SCHEMAS = Path(__file__).resolve().parents[3] / "shared" / "data" / "kuberay_cr
 @pytest.mark.parametrize("name", [*SENT, *LAUNCHED])
 def test_plans_are_as_they_were(name: str) -> None:
     assert not difference(name), "if it is meant: python -m tests.launch.made_plans"
+
+
+@pytest.mark.parametrize("name", ["kuberay", "kuberay-shared", "slurm", "aws", "gcp"])
+def test_a_shipped_profile_asks_for_no_more_than_its_nodes_have(name: str) -> None:
+    profile = read_profile(name)
+    if isinstance(profile, SlurmProfile):
+        nodes = [(profile.node, profile.nodes)]
+    else:
+        assert isinstance(profile, KubeRayProfile | LauncherProfile)
+        nodes = [(node, node.max) for node in profile.workers]
+    gpus = sum(node.gpus * count for node, count in nodes)
+    asked = profile.execution
+    workers, worker, learner = asked.workers, asked.worker, asked.learner
+    assert workers * worker.cpus + learner.cpus <= sum(node.cpus * count for node, count in nodes)
+    assert workers * worker.gpus + learner.gpus <= gpus
+    assert learner.gpus or not gpus, "what trains would see no GPU"
 
 
 # KubeRay's own schemas
@@ -240,6 +256,23 @@ def test_what_the_user_asked_of_the_execution_stands(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "args",
+    [
+        ("embed", "folder:/data/a"),
+        ("fit", "--embeddings", "/data/a.npz"),
+        ("caption", "--images", "/data/a"),
+        ("synth", "--prompts", "/data/p.csv", "--out", "/data/i", "--set", "steps=30"),
+    ],
+    ids=lambda args: args[0],
+)
+def test_whatever_works_on_workers_gets_what_the_profile_gives_each(args: tuple[str, ...]) -> None:
+    profile = profile_of({**RAY, "execution": {"store": "s3://b/x", "worker": {"gpus": 1}}})
+    assert "--set execution.worker.gpus=1.0" in plan(*args, profile=profile).files["run.sh"]
+    own = plan(*args, "--set", "execution.worker.gpus=0.5", profile=profile).files["run.sh"]
+    assert "gpus=0.5" in own and "gpus=1" not in own
+
+
+@pytest.mark.parametrize(
     ("args", "parts"),
     [
         (["run", "slda", "--stream", "folder:sets/a"], ["the stream must be where", "/data"]),
@@ -291,6 +324,18 @@ def test_data_sets_by_name_are_below_the_nodes_own_root(stream: str) -> None:
         plan(*args, profile=profile_of({**RAY, "env": {}}))
     with pytest.raises(ConfigError, match="the stream must be where every node"):
         plan(*args, profile=profile_of({**RAY, "env": {"RAYCL_DATA": "/elsewhere"}}))
+
+
+def test_on_this_machine_a_store_that_nobody_named_is_that_of_the_environment() -> None:
+    def named(profile: dict[str, Any], *args: str) -> bool:
+        return any(
+            "STORE" in word for word in plan(*DIGITS, *args, profile=profile_of(profile)).argv
+        )
+
+    assert not named({}) and not named({"execution": {"workers": 2}})
+    assert not named({}, "--store", "mine")  # the option itself says it
+    assert named({"execution": {"store": "raycl-store"}})
+    assert named({"env": {"RAYCL_STORE": "mine"}})
 
 
 def test_no_store_or_one_that_is_read_only_is_refused() -> None:

@@ -19,10 +19,11 @@ import pytest
 
 import raycl
 from raycl import Execution
+from raycl.cli.sweep import asked_space
 from raycl.compute.ray_session import Session
 from raycl.compute.stopping import StopRequest
 from raycl.config.space import Space
-from raycl.config.space_files import experiment_of, space_of
+from raycl.config.space_files import experiment_of, meaning, space_of
 from raycl.engine.run import run
 from raycl.errors import ConfigError, StoppedError, WorkError
 from raycl.search.ledger import Ledger, open_ledger
@@ -219,6 +220,17 @@ def test_on_tune_the_sweep_is_the_same(tmp_path: Path, ray_session: Session) -> 
     answer = sweep(two, followed, SweepOptions(test=False))
     assert scalars(tmp_path / "tune" / "logs" / "sweep-two-0-0")
     assert sum(answer["states"].values()) == 3 and "open" not in answer["states"]
+
+
+def test_gpus_are_asked_for_each_trial_and_the_sweep_stays_the_same() -> None:
+    from raycl.search.tune_driver import placement
+
+    plain, asked = asked_space("cgil-digits"), asked_space("cgil-digits", gpus=0.5)
+    assert placement(plain.resources).required_resources == {"CPU": 1}
+    assert placement(asked.resources).required_resources == {"CPU": 1, "GPU": 0.5}
+    assert meaning(asked) == meaning(plain), "one that was begun without goes on with them"
+    with pytest.raises(ConfigError, match="gpus"):
+        asked_space("cgil-digits", gpus=-1)
 
 
 def test_a_killed_driver_loses_a_task_at_most(tmp_path: Path) -> None:
