@@ -35,20 +35,6 @@ class Diagnosis:
     log_likelihood: Tensor | None
     """Mean nats per dimension that varies; None where the model has no density."""
 
-    def summary(self) -> dict[str, float | None]:
-        """Means over the classes for which a number is defined."""
-        return {
-            "std_ratio": _mean(self.std_ratio),
-            "mean_error": _mean(self.mean_error),
-            "reconstruction": _mean(self.reconstruction),
-            "log_likelihood": None if self.log_likelihood is None else _mean(self.log_likelihood),
-        }
-
-
-def _mean(values: Tensor) -> float | None:
-    mean = float(values.double().nanmean())
-    return None if mean != mean else mean
-
 
 def diagnose(bank: Bank[Any], data: Sequence[ClassVectors], rows: int = ROWS) -> Diagnosis:
     """Compare `rows` samples of each class with its vectors, in the bank's order of classes."""
