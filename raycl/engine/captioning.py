@@ -205,7 +205,7 @@ def _place(execution: Execution, host: Host, pool: Any) -> tuple[Any, str, Resou
         return pool, "cpu" if execution.device == "cpu" else "cuda", worker
     device = pick_device(execution.device).type
     if device != "cpu":
-        pool = LocalPool(host.emit, stopping=host.stopping)
+        pool = LocalPool(stopping=host.stopping)
     return pool, device, worker
 
 

@@ -174,7 +174,7 @@ def _fit(
     else:
         device = pick_device(execution.device).type
         if device != "cpu":
-            pool = LocalPool(host.emit, stopping=host.stopping)
+            pool = LocalPool(stopping=host.stopping)
     return fit_over(
         vectors,
         generator,

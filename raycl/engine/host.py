@@ -20,7 +20,7 @@ class Host(Protocol):
 def open_pool(execution: Execution, host: Host) -> Pool:
     """The pool that work is mapped over: in this process, or Ray actors."""
     if execution.pool == "local":
-        return LocalPool(host.emit, stopping=host.stopping)
+        return LocalPool(stopping=host.stopping)
     from raycl.compute.ray_pool import RayPool
 
     return RayPool(host.emit, workers=execution.workers, stopping=host.stopping)
