@@ -1,4 +1,4 @@
-"""What the engine asks of whoever hosts it, and the pool that it works with."""
+"""What the engine asks of whoever hosts it, the pool that it works with, and on which device."""
 
 from __future__ import annotations
 
