@@ -44,10 +44,10 @@ from raycl.config.methods import (
     AlignPrompts,
     Joint,
     MappedResidual,
+    MappedTokens,
     MethodSpec,
     ProtoFusion,
     RealReplay,
-    TokenPrompt,
     ZeroShot,
 )
 from raycl.config.rivals import (
@@ -146,7 +146,7 @@ def replay(on: str) -> Iterator[tuple[str, MethodSpec, str | None]]:
     real = RealVectors(per_class=16)
     if on in IMAGES:
         common = {"align": AlignPrompts(epochs=10)}
-        shared = TokenPrompt(tokens=16, shared=True)
+        shared = MappedTokens(tokens=16, shared=True, mapped=False)
         slow = AlignPrompts(lr=2e-3, epochs=50, batch=32)
         yield "coop + replay, k = 16", RealReplay(memory=real, prompt=shared, align=slow), None
     yield "real replay, k = 16", RealReplay(memory=real, **common), None

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from raycl.errors import ConfigError
 
-FOLDERS = ("search_spaces", "clusters")
 _SUFFIXES = (".yaml", ".yml", ".json")
 SCHEMA = ".schema"
 """How the name of a file ends, before its suffix, that only editors read."""

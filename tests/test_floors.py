@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOORS = {
-    **dict.fromkeys(("errors", "printable", "redaction"), 0),
+    **dict.fromkeys(("errors", "printable", "redaction", "whole_files"), 0),
     **dict.fromkeys(("shipped",), 1),
     **dict.fromkeys(("config", "observe"), 1),
     **dict.fromkeys(("store", "compute", "drawing"), 2),

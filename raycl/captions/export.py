@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 
 from raycl.captions.parallel import ClassCaptions
 from raycl.errors import StoreError
+from raycl.whole_files import whole_file
 
 SCHEMA = pa.schema(
     {
@@ -43,12 +43,10 @@ def captions_table(classes: Sequence[tuple[int, ClassCaptions]]) -> pa.Table:
 
 def write_captions(table: pa.Table, out: Path) -> None:
     """The file, whole or not at all."""
-    unfinished = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
     try:
-        pq.write_table(table, unfinished)
-        unfinished.replace(out)
+        with whole_file(out) as aside:
+            pq.write_table(table, aside)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise StoreError(
             f"the captions cannot be written: {error.strerror}", got=str(out), do="name another"
         ) from error

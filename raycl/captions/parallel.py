@@ -24,12 +24,10 @@ from raycl.config.backbones import Backbone
 from raycl.config.captions import Captioning
 from raycl.config.seeds import rng
 from raycl.errors import DataError, RayclError
-from raycl.observe.events import Computed, Observer, Progress, Reused, Warned, nobody
+from raycl.observe.events import BEFORE_TASKS, Computed, Observer, Progress, Reused, Warned, nobody
 from raycl.store.store import Payloads, Store
 
 STAGE = "caption"
-BEFORE_TASKS = -1
-"""The task of a progress event that belongs to none."""
 SHOWN = 5
 
 

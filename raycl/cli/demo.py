@@ -223,7 +223,7 @@ def _pool(workers: int, watcher: Observer) -> Iterator[Pool]:
     from raycl.compute.local_pool import LocalPool
 
     if not workers:
-        yield LocalPool(watcher)
+        yield LocalPool()
         return
     from raycl.compute.ray_pool import RayPool
 

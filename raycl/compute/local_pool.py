@@ -24,7 +24,6 @@ from raycl.compute.pool import (
 from raycl.compute.stopping import never
 from raycl.compute.threads import limited_threads
 from raycl.errors import RayclError, StoppedError, WorkError
-from raycl.observe.events import Observer, nobody
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,7 @@ class LocalPool:
 
     workers = 1
 
-    def __init__(
-        self, observer: Observer = nobody, *, stopping: Callable[[], bool] = never
-    ) -> None:
-        self._observer = observer
+    def __init__(self, *, stopping: Callable[[], bool] = never) -> None:
         self._stopping = stopping
 
     def map_unordered(
@@ -88,18 +84,6 @@ class LocalPool:
                 instance = _build(worker)
             yield from _work(instance, index, item, record)
         record.raise_hopeless()
-
-    def map_references(
-        self,
-        worker: WorkerSpec,
-        items: Iterable[Any],
-        *,
-        resources: Resources | None = None,
-        attempts: int = DEFAULT_ATTEMPTS,
-    ) -> Iterator[Done]:
-        """The same with holders of the values."""
-        for done in self.map_unordered(worker, items, resources=resources, attempts=attempts):
-            yield Done(done.index, done.item, LocalReference(done.value))
 
     def put(self, value: Any) -> Reference:
         return LocalReference(value)

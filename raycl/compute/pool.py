@@ -110,16 +110,6 @@ class Pool(Protocol):
         Without `resources` a worker holds what the pool was told, by default one CPU.
         """
 
-    def map_references(
-        self,
-        worker: WorkerSpec,
-        items: Iterable[Any],
-        *,
-        resources: Resources | None = None,
-        attempts: int = DEFAULT_ATTEMPTS,
-    ) -> Iterator[Done]:
-        """The same, with a `Reference` for a value. The calling process owns the values."""
-
     def put(self, value: Any) -> Reference:
         """Shares a value once, to be named in many items."""
 

@@ -113,22 +113,7 @@ class RayPool:
         attempts: int = DEFAULT_ATTEMPTS,
     ) -> Iterator[Done]:
         """Each item's value as it finishes."""
-        return _Map(
-            self, worker, items, resources or self.resources, attempts, fetch=True
-        ).results()
-
-    def map_references(
-        self,
-        worker: WorkerSpec,
-        items: Iterable[Any],
-        *,
-        resources: Resources | None = None,
-        attempts: int = DEFAULT_ATTEMPTS,
-    ) -> Iterator[Done]:
-        """Each item's reference as it finishes; the values stay on their nodes."""
-        return _Map(
-            self, worker, items, resources or self.resources, attempts, fetch=False
-        ).results()
+        return _Map(self, worker, items, resources or self.resources, attempts).results()
 
     def put(self, value: Any) -> Reference:
         return RayReference(ray.put(value))
@@ -193,8 +178,6 @@ class _Map:
         items: Iterable[Any],
         resources: Resources,
         attempts: int,
-        *,
-        fetch: bool,
     ) -> None:
         self._pool = pool
         self._worker = worker
@@ -202,7 +185,6 @@ class _Map:
         self._drained = False
         self._resources = resources
         self._record = Attempts(attempts)
-        self._fetch = fetch
         self._todo: deque[tuple[int, Any]] = deque()
         self._hands: list[_Hand] = []
         self._pending: dict[Any, _Call] = {}
@@ -312,14 +294,14 @@ class _Map:
         yield from self._accept(call, answer)
 
     def _answer(self, call: _Call, timeout: float | None = None) -> Failure | Any:
-        """A failure, or the value (or its reference). Raises if Ray lost the one or other."""
+        """A failure, or the value. Raises if Ray lost the one or other."""
         try:
             failure = ray.get(call.status, timeout=timeout)
             if isinstance(failure, Failure):
                 return arrived(failure)
             if call.builds:
                 return failure
-            return ray.get(call.value) if self._fetch else RayReference(call.value)
+            return ray.get(call.value)
         except ray.exceptions.RayTaskError as error:
             # The worker is fine, and what it returned could not be sent.
             return Failure(reason(error), str(error))

@@ -73,9 +73,7 @@ def connect(
     *,
     token: str | None = None,
     num_cpus: float | None = None,
-    num_gpus: float | None = None,
     object_store_mib: int | None = None,
-    log_to_driver: bool = False,
 ) -> Session:
     """Joins the cluster at the address, or starts a local Ray when there is none.
 
@@ -87,14 +85,14 @@ def connect(
     try:
         if address is None:
             _prepare_own_auth()
-            options, loopback = _local_options(num_cpus, num_gpus, object_store_mib), True
+            options, loopback = _local_options(num_cpus, object_store_mib), True
         else:
             target = resolve_address(address)
             _prepare_auth(token)
             _probe(target)
             options, loopback = {"address": target}, _is_private_to_this_machine(target)
         with _staying_on_loopback() if loopback else contextlib.nullcontext():
-            context = _init(address, options, log_to_driver=log_to_driver)
+            context = _init(address, options)
     except BaseException:
         _restore(before)
         _reread_auth()
@@ -140,22 +138,21 @@ def require_connection() -> None:
         )
 
 
-def _local_options(cpus: float | None, gpus: float | None, store_mib: int | None) -> dict[str, Any]:
+def _local_options(cpus: float | None, store_mib: int | None) -> dict[str, Any]:
     return {
         "address": "local",
         "num_cpus": cpus,
-        "num_gpus": gpus,
         "object_store_memory": None if store_mib is None else store_mib * 2**20,
         "include_dashboard": False,
     }
 
 
-def _init(asked: str | None, options: dict[str, Any], *, log_to_driver: bool) -> Any:
+def _init(asked: str | None, options: dict[str, Any]) -> Any:
     # Ray's own knobs; whoever set them keeps the last word.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    _quieten(not log_to_driver)
-    options["log_to_driver"] = log_to_driver
+    _quieten()
+    options["log_to_driver"] = False
     options["job_config"] = ray.job_config.JobConfig(_py_driver_sys_path=_own_search_path())
     try:
         with _keeping_sigterm():
@@ -205,10 +202,10 @@ def _listens(host: str, port: int) -> bool:
     return True
 
 
-def _quieten(quiet: bool) -> None:
+def _quieten() -> None:
     # Ray prints every death of a worker to stdout, which belongs to the command's answer;
     # our events tell of it.
-    importlib.import_module("ray._private.worker").__dict__["_worker_logs_enabled"] = not quiet
+    importlib.import_module("ray._private.worker").__dict__["_worker_logs_enabled"] = False
 
 
 @contextlib.contextmanager

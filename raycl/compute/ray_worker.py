@@ -1,4 +1,4 @@
-"""What runs inside Ray's processes on behalf of a pool, and the references they return.
+"""What runs inside Ray's processes on behalf of a pool, and references to what it shares.
 
 Failures come back as values, so that no exception of a worker is wrapped by Ray on its
 way; an exception of Ray then always means that a process, a node or an object is gone.

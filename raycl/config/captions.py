@@ -91,8 +91,6 @@ CaptionerSpec = Annotated[
     TemplateCaptioner | AttributesCaptioner | BLIPCaptioner, Field(discriminator="kind")
 ]
 
-CAPTIONERS: tuple[type[Spec], ...] = (TemplateCaptioner, AttributesCaptioner, BLIPCaptioner)
-
 
 class Captioning(Spec):
     """Which captions are kept of a class's images."""

@@ -68,8 +68,6 @@ RouterSpec = Annotated[
     TrainedRouter | NaiveRouter | NCMRouter | EnergyRouter, Field(discriminator="kind")
 ]
 
-ROUTERS: tuple[type[Spec], ...] = (TrainedRouter, NaiveRouter, NCMRouter, EnergyRouter)
-
 
 class CLTS(Spec):
     """Captions instead of images: synthetic images of all tasks train a router to task heads."""

@@ -14,7 +14,6 @@ from raycl.config.spec import NotIdentity, Spec
 from raycl.errors import ConfigError
 
 TINY_SD = "tiny-sd"
-Preset = Literal["faithful", "fast", "turbo"]
 Solver = Literal["dpm++2m", "ddim", "euler"]
 NOISY = ("ancestral", "sde", "lcm", "ddpm", "euler_a", "euler-a", "tcd")
 """Parts of the names of solvers that draw noise at every step."""

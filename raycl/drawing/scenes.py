@@ -101,8 +101,6 @@ def painted(
     ink: tuple[int, int, int],
     ground: tuple[int, int, int],
     rng: np.random.Generator,
-    *,
-    noise: float = 0.03,
 ) -> Pixels:
     """The picture: ink where the mask is, ground elsewhere, a little noise over both."""
     small = mask.resize((SIZE, SIZE), Image.Resampling.BOX)
@@ -110,7 +108,7 @@ def painted(
         small = small.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.0)))
     share = np.asarray(small, dtype=np.float32)[:, :, None] / 255
     picture = share * np.asarray(ink, np.float32) + (1 - share) * np.asarray(ground, np.float32)
-    sigma = 255 * noise * rng.random()
+    sigma = 255 * 0.03 * rng.random()
     return _bytes(picture + rng.normal(0, sigma, picture.shape).astype(np.float32))
 
 

@@ -6,8 +6,6 @@ written: the same vectors bit for bit, names, splits and domains.
 
 from __future__ import annotations
 
-import os
-import secrets
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,21 +15,19 @@ import pyarrow.parquet as pq
 
 from raycl.errors import ConfigError, DataError
 from raycl.streams.source import Source
+from raycl.whole_files import whole_file
 
 
 def write_set(source: Source, path: Path) -> None:
     """The source as .parquet or .npz, as the name says."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    write = _write_npz if path.suffix == ".npz" else _write_parquet
     try:
-        with aside.open("xb") as file:
-            _write_npz(source, file) if path.suffix == ".npz" else _write_parquet(source, file)
-        os.replace(aside, path)  # noqa: PTH105
+        with whole_file(path) as aside, aside.open("xb") as file:
+            write(source, file)
     except OSError as error:
         raise DataError(
             f"the embedding set cannot be written: {error.strerror or error}", got=str(path)
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _write_parquet(source: Source, file: BinaryIO) -> None:

@@ -31,14 +31,12 @@ from raycl.embedding.encoding import (
 )
 from raycl.embedding.identity import EmbeddingIdentity
 from raycl.errors import DataError, StoreError
-from raycl.observe.events import Computed, Observer, Progress, Reused, Warned, nobody
+from raycl.observe.events import BEFORE_TASKS, Computed, Observer, Progress, Reused, Warned, nobody
 from raycl.store.store import Payloads, Store
 from raycl.streams.images import ImageSet, read_images
 from raycl.streams.source import Floats, Ints
 
 STAGE = "embed"
-BEFORE_TASKS = -1
-"""The task of a progress event that belongs to none."""
 
 _SHOWN = 20
 """Corrupt images that an error names; their number is always told."""

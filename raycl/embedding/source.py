@@ -34,19 +34,6 @@ class Embedded:
         return self.features.key, self.text.key
 
 
-def image_source(
-    spec: ImageStream,
-    backbone: Backbone,
-    *,
-    store: Store,
-    pool: Pool,
-    observer: Observer = nobody,
-    device: str = "cpu",
-) -> Source:
-    """The checked source of a stream of images."""
-    return embedded(spec, backbone, store=store, pool=pool, observer=observer, device=device).source
-
-
 def embedded(
     spec: ImageStream,
     backbone: Backbone,
@@ -59,8 +46,8 @@ def embedded(
     resources: Resources = DEFAULT_RESOURCES,
     stopping: Callable[[], bool] = never,
 ) -> Embedded:
-    """The same with the features and the text it is made of. `device` is the workers';
-    text is encoded in this process."""
+    """The checked source of a stream of images, and what it is made of. `device` is the
+    workers'; text is encoded in this process."""
     images = read_images(spec)
     # Text first: a class name that is too long is found before hours of images.
     text = read_text(images.class_names, backbone, store=store, device=text_device)

@@ -32,13 +32,6 @@ class Text:
     key: str
 
 
-def text_vectors(
-    class_names: Sequence[str], backbone: Backbone, *, store: Store, device: str = "cpu"
-) -> Floats:
-    """(classes, width) vectors of the names in the backbone's template."""
-    return read_text(class_names, backbone, store=store, device=device).vectors
-
-
 def read_text(
     class_names: Sequence[str], backbone: Backbone, *, store: Store, device: str = "cpu"
 ) -> Text:

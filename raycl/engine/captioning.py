@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from raycl.compute.pool import Resources
 from raycl.compute.stopping import StopRequest
 from raycl.config.backbones import Backbone
 from raycl.config.captions import Captioning
@@ -16,7 +15,7 @@ from raycl.config.execution import Execution
 from raycl.config.places import is_folder
 from raycl.config.streams import EmbeddingsStream, ImageFiles, ImageStream, StreamSpec
 from raycl.engine.embedding import named
-from raycl.engine.host import Host, open_pool
+from raycl.engine.host import Host, near_the_gpu, open_pool
 from raycl.engine.hosting import check_execution, hosted
 from raycl.engine.paths import absolute_backbone, absolute_captions, absolute_store, read_by
 from raycl.engine.run import default_store
@@ -137,7 +136,7 @@ def caption_stream(host: Host, job: CaptionJob) -> dict[str, Any]:
     store = Store.open(job.execution.store, host.emit, stopping=host.stopping)
     order = _tasks(images, job)
     with open_pool(job.execution, host) as pool:
-        pool, device, resources = _place(job.execution, host, pool)
+        pool, device, resources = near_the_gpu(job.execution, host, pool)
         made = caption_classes(
             opened,
             [(images.class_names[c], _rows(images, c, job.split)) for _, c in order],
@@ -193,20 +192,6 @@ def _rows(images: ImageSet, c: int, split: Split) -> list[int]:
 
     found = np.flatnonzero((images.labels == c) & (images.splits == split))
     return [int(row) for row in found]
-
-
-def _place(execution: Execution, host: Host, pool: Any) -> tuple[Any, str, Resources]:
-    """Caption where the GPU is: with the workers if they have one, else here if we have one."""
-    from raycl.compute.local_pool import LocalPool
-    from raycl.embedding.device import pick_device
-
-    worker = Resources(execution.worker.cpus, execution.worker.gpus)
-    if worker.gpus:
-        return pool, "cpu" if execution.device == "cpu" else "cuda", worker
-    device = pick_device(execution.device).type
-    if device != "cpu":
-        pool = LocalPool(host.emit, stopping=host.stopping)
-    return pool, device, worker
 
 
 def refuse_empty(result: CaptionResult, split: str) -> None:

@@ -107,7 +107,7 @@ def embed_images(
     worker = Resources(execution.worker.cpus, execution.worker.gpus)
     here = pick_device("auto" if worker.gpus else execution.device).type
     if here != "cpu" and not worker.gpus:
-        pool = LocalPool(host.emit, stopping=host.stopping)
+        pool = LocalPool(stopping=host.stopping)
     return embedded(
         spec,
         backbone,

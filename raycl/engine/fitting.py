@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from raycl.compute.pool import Resources
 from raycl.compute.stopping import StopRequest
 from raycl.config.execution import Execution
 from raycl.config.generators import GENERATORS, GeneratorSpec, parse_generator
@@ -20,7 +19,7 @@ from raycl.config.methods import kind_of
 from raycl.config.places import is_folder, is_there
 from raycl.config.spec import Spec
 from raycl.config.streams import EmbeddingsStream
-from raycl.engine.host import Host, open_pool
+from raycl.engine.host import Host, near_the_gpu, open_pool
 from raycl.engine.hosting import check_execution, hosted
 from raycl.engine.paths import absolute_store, read_by
 from raycl.engine.run import default_store
@@ -164,17 +163,9 @@ def _fit(
     pool: Pool,
 ) -> Fitted:
     """Fit where the GPU is: with the workers if they have one, else here if we have one."""
-    from raycl.compute.local_pool import LocalPool
-    from raycl.embedding.device import pick_device
     from raycl.fitting.parallel import fit_generators as fit_over
 
-    worker = Resources(execution.worker.cpus, execution.worker.gpus)
-    if worker.gpus and execution.device != "cpu":
-        device = "cuda"
-    else:
-        device = pick_device(execution.device).type
-        if device != "cpu":
-            pool = LocalPool(host.emit, stopping=host.stopping)
+    pool, device, worker = near_the_gpu(execution, host, pool)
     return fit_over(
         vectors,
         generator,

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raycl.compute.pool import Resources
 from raycl.compute.stopping import StopRequest
 from raycl.config.execution import Execution
 from raycl.config.loading import check, merge
 from raycl.config.places import at_home, is_folder, is_there
 from raycl.config.synthesis import TINY_SD, Synthesis, preset
-from raycl.engine.host import Host, open_pool
+from raycl.engine.host import Host, near_the_gpu, open_pool
 from raycl.engine.hosting import check_execution, hosted
 from raycl.engine.paths import absolute_store, absolute_synthesis, read_by
 from raycl.engine.run import default_store
@@ -110,7 +109,6 @@ def synth(
 
 def synth_prompts(host: Host, job: SynthJob) -> dict[str, Any]:
     """The fields of the result, made in whatever process this is called in."""
-    from raycl.embedding.device import pick_device
     from raycl.store.store import Store
     from raycl.synthesis.export import write_images
     from raycl.synthesis.synthesise import synthesise
@@ -122,10 +120,8 @@ def synth_prompts(host: Host, job: SynthJob) -> dict[str, Any]:
         )
     began = time.monotonic()
     store = Store.open(job.execution.store, stopping=host.stopping)
-    worker = Resources(job.execution.worker.cpus, job.execution.worker.gpus)
-    on_workers = worker.gpus and job.execution.device != "cpu"
-    device = "cuda" if on_workers else pick_device(job.execution.device).type
     with open_pool(job.execution, host) as pool:
+        pool, device, worker = near_the_gpu(job.execution, host, pool)
         images = synthesise(
             job.asked.prompts,
             job.synthesis,

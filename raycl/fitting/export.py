@@ -9,10 +9,7 @@ class's; nothing is unpickled.
 from __future__ import annotations
 
 import json
-import os
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,6 +28,7 @@ from raycl.fitting.fitted import Fitted, Shapes
 from raycl.generators.bank import Bank
 from raycl.generators.build import fits_per_class, restore_bank
 from raycl.generators.fitting import AnyBank
+from raycl.whole_files import whole_file
 
 BANK, CLASSES = "bank.safetensors", "classes.json"
 DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}
@@ -52,15 +50,15 @@ def write_bank(fitted: Fitted, folder: Path) -> Path:
     """The bank and its table of classes in a folder, which is made if need be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _replacing(folder / BANK) as file:
+        with whole_file(folder / BANK) as aside, aside.open("xb") as file:
             if fits_per_class(fitted.generator):
                 _write_by_class(fitted, file)
             else:
                 file.write(
                     safetensors.torch.save(fitted.bank.state_dict(), metadata=_metadata(fitted))
                 )
-        with _replacing(folder / CLASSES) as file:
-            file.write(json.dumps(_table(fitted), indent=1).encode())
+        with whole_file(folder / CLASSES) as aside:
+            aside.write_text(json.dumps(_table(fitted), indent=1), "utf-8")
     except StoreError:
         raise
     except OSError as error:
@@ -68,17 +66,6 @@ def write_bank(fitted: Fitted, folder: Path) -> Path:
             f"the bank cannot be written: {error.strerror or error}", got=str(folder)
         ) from error
     return folder / BANK
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with aside.open("xb") as file:
-            yield file
-        os.replace(aside, path)  # noqa: PTH105
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _metadata(fitted: Fitted) -> dict[str, str]:

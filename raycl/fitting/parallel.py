@@ -37,13 +37,11 @@ from raycl.fitting.packing import Packs, Wanted, whole_pack
 from raycl.fitting.worker import NOTES, TENSORS, ClassFitter, ClassNotes, Made
 from raycl.generators.build import GPU_STACK, fits_per_class
 from raycl.generators.vectors import ClassVectors, check_widths
-from raycl.observe.events import Computed, Observer, Progress, Reused, Warned, nobody
+from raycl.observe.events import BEFORE_TASKS, Computed, Observer, Progress, Reused, Warned, nobody
 from raycl.store.artefact import ArtefactSpec
 from raycl.store.store import Store
 
 Vectors = NDArray[Any] | Tensor
-BEFORE_TASKS = -1
-"""The task of a progress event that belongs to none."""
 STRAGGLER_TIMES, STRAGGLER_SECONDS = 3.0, 1.0
 """A class that took so many times the median, and so long, is told."""
 READERS_AFAR = 16
@@ -207,7 +205,7 @@ class _Fitting:
         here = Here(self.stopping, self._tell_epochs)
         pool: Pool = self.pool
         if self.device == "cpu":
-            pool = LocalPool(self.observer, stopping=self.stopping)
+            pool = LocalPool(stopping=self.stopping)
         worker = WorkerSpec(ClassFitter, self._args(here))
         pack = whole_pack(wanted, wanted[0].artefact, pool)
         for done in pool.map_unordered(worker, [pack], resources=self.resources):

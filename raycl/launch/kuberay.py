@@ -17,7 +17,6 @@ from raycl.errors import ConfigError
 from raycl.launch.command import Command
 from raycl.launch.entrypoint import SCRIPT, environment, script
 from raycl.launch.plan import Plan, name_of
-from raycl.launch.reach import store_of
 
 FOLDER = "/etc/raycl/plan"
 MANIFEST = "rayjob.yaml"
@@ -47,7 +46,6 @@ def job_plan(command: Command, profile: KubeRayProfile, attempt: int) -> Plan:
         attempt=attempt,
         files={MANIFEST: dumped(manifests)},
         argv=(*kubectl(profile), "create", "--filename", MANIFEST, "--output", "json"),
-        store=store_of(command, profile),
     )
 
 

@@ -31,7 +31,6 @@ class Plan:
     """By relative path, as they are laid out before sending."""
     argv: tuple[str, ...]
     """What sends them, from the folder that holds the files."""
-    store: str
     runtime_env: Mapping[str, Any] = field(default_factory=dict)
     """For the Jobs API: Ray's description of what a job needs."""
     entrypoint: str = ""

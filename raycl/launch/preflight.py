@@ -126,7 +126,7 @@ def _ask_nodes(
     plan = render(Command((*ASKS_NODES, *mounts), asked={"execution": {"store": store}}), profile)
     # Not under a name of ours: this is no attempt at a command.
     id = f"probe-{secrets.token_hex(6)}"
-    sender.send(Plan(id, 0, plan.files, (), store, plan.runtime_env, plan.entrypoint))
+    sender.send(Plan(id, 0, plan.files, (), plan.runtime_env, plan.entrypoint))
     job = _waited(sender, f"{id}-0")
     text = "".join(sender.log(job.id, follow=False))
     with contextlib.suppress(RayclError):

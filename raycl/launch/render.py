@@ -19,7 +19,7 @@ from raycl.launch import kuberay, slurm
 from raycl.launch.command import REQUIREMENTS, Command, refuse_mistakes
 from raycl.launch.entrypoint import SCRIPT, arguments, environment, script
 from raycl.launch.plan import Plan, name_of
-from raycl.launch.reach import check_reach, store_of
+from raycl.launch.reach import check_reach
 
 ENTRYPOINT = f"bash {SCRIPT}"
 RUNTIME_ENV = "runtime_env.json"
@@ -63,7 +63,6 @@ def _here(command: Command, profile: LocalProfile) -> Plan:
         attempt=1,
         files={},
         argv=argv,
-        store=store_of(command, profile),
     )
 
 
@@ -86,7 +85,6 @@ def _as_job(command: Command, profile: RayProfile, attempt: int) -> Plan:
         attempt=attempt,
         files={**files, RUNTIME_ENV: json.dumps(runtime_env, indent=2) + "\n"},
         argv=argv,
-        store=store_of(command, profile),
         runtime_env=runtime_env,
         entrypoint=ENTRYPOINT,
     )

@@ -16,7 +16,6 @@ from raycl.config.clusters import SlurmProfile
 from raycl.launch.command import Command
 from raycl.launch.entrypoint import SCRIPT, exported, script
 from raycl.launch.plan import Plan, name_of
-from raycl.launch.reach import store_of
 
 BATCH = "job.sbatch"
 LOG = "log.txt"
@@ -77,7 +76,6 @@ def job_plan(command: Command, profile: SlurmProfile, attempt: int) -> Plan:
             **command.files,
         },
         argv=("sbatch", "--parsable", f"{folder}/{BATCH}"),
-        store=store_of(command, profile),
     )
 
 

@@ -33,8 +33,6 @@ from raycl.methods.parts.task_router import build_router
 from raycl.streams.stream import Samples, Task
 from raycl.synthesis.models import model_files
 
-Classes = tuple[int, ...]
-
 
 class CLTSMethod(GatedMethod[CLTS]):
     """Keeps the heads, what is remembered of images, and the router."""

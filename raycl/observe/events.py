@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+BEFORE_TASKS = -1
+"""The task of a progress event that belongs to none."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -41,7 +44,7 @@ class RunStarted(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """A stage moved on: `done` of `total` units. Task -1: before the first."""
+    """A stage moved on: `done` of `total` units."""
 
     task: int
     stage: str

@@ -82,7 +82,7 @@ def page(
         parts.links.append(("paper", f"paper: {paper.paper}"))
     for number, board in enumerate(found, start=1):
         anchor = f"board-{number}-{slug(board.name)}"
-        about = board_section(board, anchor, number)
+        about = board_section(board, anchor)
         parts.sections.append(about.html)
         parts.matrices |= about.matrices
         parts.links.append((anchor, board.name))

@@ -75,7 +75,7 @@ def breakable(words: str) -> str:
     return re.sub(r"([+_/,])", r"\1<wbr>", safe(words))
 
 
-def board_section(board: Board, anchor: str, number: int) -> Section:
+def board_section(board: Board, anchor: str) -> Section:
     """Everything about one label space."""
     drawn = figures(board)
     matrices: dict[str, Any] = {}

@@ -206,7 +206,7 @@ def parallel(told: Told, width: float) -> str | None:
     height = max(0.42 * width, 230.0)
     top, bottom, left, right = 34.0, height - 16, 74.0, width - 60
     places = [left + i * (right - left) / (len(names) - 1) for i in range(len(names))]
-    scales = [_axis_scale(axis, samples, bottom, top) for axis in axes]
+    scales = [_axis_scale(axis, bottom, top) for axis in axes]
     last = _Scale(*_extent(values), bottom, top)
     canvas = Canvas(width, height, "every axis of the space and the objective")
     for sample in samples:
@@ -236,9 +236,7 @@ def parallel(told: Told, width: float) -> str | None:
     return canvas.svg("sweep")
 
 
-def _axis_scale(
-    axis: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], bottom: float, top: float
-) -> _Scale:
+def _axis_scale(axis: Mapping[str, Any], bottom: float, top: float) -> _Scale:
     if axis["options"] is not None:
         return _Scale(-0.5, len(axis["options"]) - 0.5, bottom, top)
     low, high = axis["ends"]

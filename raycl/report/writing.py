@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from raycl.errors import ConfigError
+from raycl.whole_files import whole_file
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -20,21 +19,12 @@ def write_whole(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A neighbour to write to, which becomes the file at the end, so that a reader never
-    sees half of it and a failure leaves what was there."""
+    """A neighbour to write to, which becomes the file at the end."""
     with report_unwritable(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
-        os.close(handle)
-        part = Path(name)
-        try:
+        with whole_file(path) as part:
             yield part
-            part.chmod(0o666 & ~_umask())
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
 
 
 @contextlib.contextmanager
@@ -45,9 +35,3 @@ def report_unwritable(path: Path) -> Iterator[None]:
     except OSError as error:
         do = error.strerror or str(error)
         raise ConfigError("this cannot be written", got=str(path), do=do) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

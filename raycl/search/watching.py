@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 
 from raycl.observe.console import Console
-from raycl.observe.events import Observer, Progress
+from raycl.observe.events import BEFORE_TASKS, Observer, Progress
 from raycl.search.conductor import Conductor
 from raycl.search.records import Records, Trial
 from raycl.search.standings import best_sample
@@ -60,7 +60,7 @@ class Telling:
         if over != self._told:
             self._told = over
             total = max(len(records.trials), space.wanted_samples * len(space.seeds))
-            self._observer(Progress(-1, "trials", over, total, "trial"))
+            self._observer(Progress(BEFORE_TASKS, "trials", over, total, "trial"))
         self._watcher.update()
 
     def warn(self, words: str) -> None:

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from raycl.config.spec import digest
 from raycl.errors import DataError
+from raycl.whole_files import whole_file
 
 _SETTLED_NS = 2_000_000_000
 _READERS = 8
@@ -98,6 +98,5 @@ def _remember(root: Path, known: Mapping[str, _Entry], settled: Mapping[str, _En
     with contextlib.suppress(OSError, ValueError, RuntimeError):
         place = _place(root)
         place.parent.mkdir(parents=True, exist_ok=True)
-        aside = place.with_suffix(f".{secrets.token_hex(4)}.tmp")
-        aside.write_text(json.dumps({"path": str(root), "files": settled}))
-        aside.replace(place)
+        with whole_file(place) as aside:
+            aside.write_text(json.dumps({"path": str(root), "files": settled}))

@@ -17,8 +17,6 @@ from PIL import Image
 from raycl.errors import DataError
 from raycl.streams.source import Ints, listed
 
-SPLITS = ("train", "val", "test")
-
 
 class Pictures(Protocol):
     """Where the pixels of each row come from."""

@@ -121,10 +121,6 @@ class Stream:
     def classes(self) -> int:
         return len(self.class_names)
 
-    @property
-    def width(self) -> int:
-        return int(self.text.shape[1])
-
     def seen(self, stage: int) -> tuple[int, ...]:
         """Class ids of the tasks up to and including `stage`, in order of arrival."""
         return tuple(c for task in self.tasks[: stage + 1] for c in task.classes)

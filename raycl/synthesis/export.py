@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from raycl.config.spec import described
 from raycl.errors import DataError, StoreError
 from raycl.synthesis.models import model_digest
 from raycl.synthesis.synthesise import Images
+from raycl.whole_files import whole_file
 
 SHARD_BYTES = 64 << 20
 OWN = ("image", "prompt", "seed", "sha256", "index")
@@ -71,12 +70,12 @@ def write_images(images: Images, columns: Mapping[str, Sequence[Any]], folder: P
     try:
         shards = [_write_shard(images, columns, folder, *part) for part in enumerate(_cut(images))]
         _remove_others(folder, {shard["file"] for shard in shards})
-        with _replacing(folder / ROWS) as aside:
+        with whole_file(folder / ROWS) as aside:
             lines = (json.dumps(row, ensure_ascii=False) for row in images.manifest)
             aside.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-        with _replacing(folder / SHEET) as aside:
+        with whole_file(folder / SHEET) as aside:
             contact_sheet(images).save(aside, "PNG")
-        with _replacing(folder / MANIFEST) as aside:
+        with whole_file(folder / MANIFEST) as aside:
             aside.write_text(json.dumps(_summary(images, shards), indent=1) + "\n", "utf-8")
     except StoreError:
         raise
@@ -121,7 +120,7 @@ def _write_shard(
         }
     )
     file = folder / f"images-{number:05d}.parquet"
-    with _replacing(file) as aside:
+    with whole_file(file) as aside:
         pq.write_table(table, aside, compression="none", row_group_size=256)
         with aside.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -157,16 +156,6 @@ def _summary(images: Images, shards: list[dict[str, Any]]) -> dict[str, Any]:
         "prompts_cut": sum(note["tokens_cut"] > 0 for note in images.notes),
         "shards": shards,
     }
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield aside
-        os.replace(aside, path)  # noqa: PTH105
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def contact_sheet(images: Images) -> Image.Image:

@@ -19,7 +19,6 @@ from raycl.config.seeds import seed_for
 from raycl.errors import DataError
 
 PROMPT, SEED = "prompt", "seed"
-SUFFIXES = (".parquet", ".csv", ".jsonl", ".txt")
 LARGEST_SEED = 2**63 - 1
 
 

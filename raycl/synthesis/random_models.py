@@ -48,14 +48,12 @@ SHAPES: dict[Size, _Shape] = {
 }
 
 
-def write_random_pipeline(
-    folder: Path, size: Size, *, seed: int = 0, dtype: torch.dtype = torch.float32
-) -> Path:
+def write_random_pipeline(folder: Path, size: Size, *, seed: int = 0) -> Path:
     """The folder, with weights drawn from a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for(seed, "random pipeline") % 2**63)
         pipeline = _pipeline(SHAPES[size])
-    pipeline.to(dtype=dtype).save_pretrained(folder)
+    pipeline.save_pretrained(folder)
     return folder
 
 

@@ -24,7 +24,7 @@ from raycl.compute.pool import Pool, Resources, WorkerSpec
 from raycl.compute.stopping import never
 from raycl.config.synthesis import Synthesis
 from raycl.errors import DataError, MethodError, StoreError
-from raycl.observe.events import Computed, Observer, Progress, Reused, Warned, nobody
+from raycl.observe.events import BEFORE_TASKS, Computed, Observer, Progress, Reused, Warned, nobody
 from raycl.store.store import Store
 from raycl.synthesis.identity import FEATURES, IMAGES, NOTES, Chunk, Seeing, chunks_of
 from raycl.synthesis.models import model_digest
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 STAGE = "synthesise"
-BEFORE_TASKS = -1
-"""The task of a progress event that belongs to none."""
 READERS_AFAR = 16
 """Artefacts that are looked up at once where an answer takes its time."""
 SHOWN = 3

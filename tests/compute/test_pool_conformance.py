@@ -6,7 +6,6 @@ import itertools
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ import pytest
 from raycl.compute import LocalPool, Pool, Resources, WorkerSpec
 from raycl.errors import ConfigError, DataError, MethodError, StoppedError, WorkError
 from tests.compute.workers import (
-    Filled,
     Fussy,
     Summed,
     Tally,
@@ -175,26 +173,15 @@ def test_workers_use_one_thread(pool: Pool) -> None:
 
 
 def test_references_stand_for_values(pool: Pool) -> None:
-    done = list(pool.map_references(WorkerSpec(Filled, (300_000,)), [1, 2, 3]))
-    assert sorted(d.index for d in done) == [0, 1, 2]
-    for d in done:
-        np.testing.assert_array_equal(pool.get(d.value), np.full(300_000, d.item))
+    shared = pool.put(np.full(300_000, 7.0))
+    for value in (pool.get(shared), shared.get()):
+        np.testing.assert_array_equal(value, np.full(300_000, 7.0))
 
 
 def test_references_travel_in_items(pool: Pool) -> None:
-    made = [d.value for d in pool.map_references(WorkerSpec(Filled, (1000,)), [1, 2])]
-    items: list[Any] = [*made, pool.put(np.full(1000, 5.0))]
+    items = [pool.put(np.full(1000, value)) for value in (1.0, 2.0, 5.0)]
     sums = sorted(d.value for d in pool.map_unordered(WorkerSpec(Summed), items))
     assert sums == [1000.0, 2000.0, 5000.0]
-
-
-def test_a_failed_item_has_no_reference(pool: Pool, tmp_path: Path) -> None:
-    worker = WorkerSpec(Fussy, (tmp_path, {1: OSError("for ever")}))
-    values = []
-    with pytest.raises(WorkError, match="for ever"):
-        for done in pool.map_references(worker, range(3)):
-            values.append(done.value.get())
-    assert sorted(values) == [0, 2]
 
 
 def test_a_service_is_shared_by_name(pool: Pool) -> None:

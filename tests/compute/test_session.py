@@ -117,7 +117,7 @@ def test_a_ray_that_takes_too_long_to_start_is_told(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(ray, "init", busy)
     with pytest.raises(ClusterError, match=r"could not start a local Ray: .* timed out") as told:
-        ray_session._init(None, {}, log_to_driver=True)
+        ray_session._init(None, {})
     assert "how busy it is" in str(told.value)
 
 

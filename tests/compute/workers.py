@@ -138,16 +138,6 @@ class Threads:
         return [int(library["num_threads"]) for library in threadpoolctl.threadpool_info()]
 
 
-class Filled:
-    """An array of a size, filled with the item."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __call__(self, item: int) -> Any:
-        return np.full(self.size, item, dtype=np.float32)
-
-
 class Summed:
     """The sum of a referenced array."""
 

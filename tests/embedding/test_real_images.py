@@ -12,7 +12,7 @@ import pytest
 from raycl.compute.local_pool import LocalPool
 from raycl.config.backbones import Backbone
 from raycl.config.streams import FolderStream
-from raycl.embedding.source import image_source
+from raycl.embedding.source import embedded
 from raycl.store.store import Store
 from raycl.streams.source import Source
 
@@ -40,7 +40,7 @@ def nearest_mean(source: Source) -> float:
 def test_tiny_clip_tells_real_images_apart(tmp_path: Path, name: str, least: float) -> None:
     spec = FolderStream(paths=(str(real(name)),))
     store = Store.open(str(tmp_path / "store"))
-    source = image_source(spec, Backbone(name="tiny-clip"), store=store, pool=LocalPool())
+    source = embedded(spec, Backbone(name="tiny-clip"), store=store, pool=LocalPool()).source
     assert source.classes == 10 and len(source.test) > 300
     assert nearest_mean(source) > least, "ten classes: chance is 10 %"
 
@@ -54,9 +54,9 @@ def test_a_large_model_takes_the_same_path(tmp_path: Path) -> None:
     spec = FolderStream(paths=(str(tmp_path / "few.parquet"),))
     backbone = Backbone(name="ViT-B-32:random", batch=8)
     store = Store.open(str(tmp_path / "store"))
-    source = image_source(spec, backbone, store=store, pool=LocalPool())
+    source = embedded(spec, backbone, store=store, pool=LocalPool()).source
     assert source.width == 512 and source.text.shape == (10, 512)
     assert len(source.train) + len(source.test) == 30
-    again = image_source(spec, backbone, store=store, pool=LocalPool())
+    again = embedded(spec, backbone, store=store, pool=LocalPool()).source
     assert np.array_equal(again.train.x, source.train.x)
     assert store.computed == {"text": 1, "features": 1, "features-chunk": 1}

@@ -13,8 +13,8 @@ from raycl.compute.local_pool import LocalPool
 from raycl.config.backbones import Backbone
 from raycl.config.streams import EmbeddingsStream, FolderStream, TinyXtailStream
 from raycl.embedding.export import write_set
-from raycl.embedding.source import embedded, image_source
-from raycl.embedding.text import read_text, text_vectors
+from raycl.embedding.source import embedded
+from raycl.embedding.text import read_text
 from raycl.errors import ConfigError, DataError
 from raycl.store.store import Store
 from raycl.streams.source import Source
@@ -31,11 +31,11 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_text_vectors_are_the_encoders_own(store: Store) -> None:
-    found = text_vectors(NAMES, TINY, store=store)
+    found = read_text(NAMES, TINY, store=store).vectors
     encoder = load_encoder(TINY, torch.device("cpu"))
     expected = encoder.encode_texts([f"a photo of a {name}." for name in NAMES]).numpy()
     assert np.array_equal(found, expected)
-    assert np.array_equal(text_vectors(NAMES, TINY, store=store), expected)
+    assert np.array_equal(read_text(NAMES, TINY, store=store).vectors, expected)
     assert store.computed == {"text": 1} and store.reused == {"text": 1}
 
 
@@ -58,8 +58,8 @@ def test_a_hit_loads_no_model(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
 def test_names_and_template_are_the_key(
     store: Store, names: tuple[str, ...], backbone: Backbone, made: int
 ) -> None:
-    text_vectors(NAMES, TINY, store=store)
-    text_vectors(names, backbone, store=store)
+    read_text(NAMES, TINY, store=store)
+    read_text(names, backbone, store=store)
     assert store.computed["text"] == 1 + made
 
 
@@ -68,7 +68,7 @@ def test_a_name_that_is_too_long_is_found_before_any_image(store: Store, tmp_pat
     for split in ("train", "test"):
         (root / split / "cat").rename(root / split / ("cat " * 60).strip())
     with pytest.raises(DataError, match="longer than the text tower's context"):
-        image_source(FolderStream(paths=(str(root),)), TINY, store=store, pool=LocalPool())
+        embedded(FolderStream(paths=(str(root),)), TINY, store=store, pool=LocalPool())
     assert store.computed == {}
 
 
@@ -95,7 +95,7 @@ def same(a: Source, b: Source) -> bool:
 
 
 def test_an_export_is_an_embedding_set(store: Store, tmp_path: Path) -> None:
-    source = image_source(TinyXtailStream(), TINY, store=store, pool=LocalPool())
+    source = embedded(TinyXtailStream(), TINY, store=store, pool=LocalPool()).source
     file = tmp_path / "set.parquet"
     write_set(source, file)
     assert same(source, read_source(EmbeddingsStream(paths=(str(file),))))
@@ -106,6 +106,6 @@ def test_an_export_is_an_embedding_set(store: Store, tmp_path: Path) -> None:
 
 def test_an_npz_export_is_one_too(store: Store, tmp_path: Path) -> None:
     spec = FolderStream(paths=(str(save_folder(tmp_path / "pets")),))
-    source = image_source(spec, TINY, store=store, pool=LocalPool())
+    source = embedded(spec, TINY, store=store, pool=LocalPool()).source
     write_set(source, tmp_path / "pets.npz")
     assert same(source, read_source(EmbeddingsStream(paths=(str(tmp_path / "pets.npz"),))))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -40,6 +39,7 @@ from raycl.config.seeds import rng, seed_for
 from raycl.drawing.fonts import DRAWING_REVISION
 from raycl.drawing.scenes import SIZE
 from raycl.errors import ConfigError
+from raycl.whole_files import whole_file
 
 CHECKPOINT_FILE = "pretraining.safetensors"
 CONTEXT = 77
@@ -294,6 +294,5 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file(tensors, aside, metadata={"format": "pt", **notes})
-    aside.replace(path)
+    with whole_file(path) as aside:
+        save_file(tensors, aside, metadata={"format": "pt", **notes})

@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Split = Literal["train", "val", "test"]
 Slot = Literal["train", "val", "test", "all"]
 """`all`: the part names the split of each image itself, or a share is set aside."""
 

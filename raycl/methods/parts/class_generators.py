@@ -65,7 +65,7 @@ class ClassGenerators:
         device, pool = self.setting.device.type, context.pool
         if device != "cpu":
             # The pool's workers have no part of the learner's device.
-            pool = LocalPool(context.observer, stopping=context.stopping)
+            pool = LocalPool(stopping=context.stopping)
         fitted = fit_generators(
             data,
             self.spec,

@@ -156,7 +156,7 @@ class ImageMemory:
         if self.setting.device.type == "cpu":
             return context.pool
         # The pool's workers have no part of the learner's device.
-        return LocalPool(context.observer, stopping=context.stopping)
+        return LocalPool(stopping=context.stopping)
 
     def vectors(self, context: Context) -> Vectors:
         """Of all that is remembered of all tasks."""

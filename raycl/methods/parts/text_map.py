@@ -21,8 +21,6 @@ from raycl.methods.method import Setting
 
 EPSILON = 1e-5
 LAYERS = 4
-PARTS = ("weight", "bias", "scale", "shift")
-"""Of a layer; the last has the first two only."""
 
 
 class TextMap:

@@ -58,7 +58,7 @@ class VisualAdapter(ABC):
         """(n, width) of these samples on the device, differentiable in `at`."""
 
     @abstractmethod
-    def vectors(self, samples: Samples, at: LowRank | None = None) -> Tensor:
+    def vectors(self, samples: Samples) -> Tensor:
         """(n, width) of all samples on the CPU; each by itself, whatever stands beside it."""
 
     def state(self) -> dict[str, Tensor]:
@@ -83,8 +83,8 @@ class ResidualAdapter(VisualAdapter):
         return self._moved(samples.x[torch.from_numpy(positions)], at)
 
     @torch.no_grad()
-    def vectors(self, samples: Samples, at: LowRank | None = None) -> Tensor:
-        return self._moved(samples.x, at or self.at).cpu()
+    def vectors(self, samples: Samples) -> Tensor:
+        return self._moved(samples.x, self.at).cpu()
 
     def _moved(self, x: Tensor, at: LowRank) -> Tensor:
         x = unit(x.to(at.down))
@@ -102,7 +102,7 @@ class Still(VisualAdapter):
     def encode(self, samples: Samples, positions: Ints, at: LowRank) -> Tensor:
         return samples.x[torch.from_numpy(positions)].to(self.setting.device)
 
-    def vectors(self, samples: Samples, at: LowRank | None = None) -> Tensor:
+    def vectors(self, samples: Samples) -> Tensor:
         return samples.x
 
     def state(self) -> dict[str, Tensor]:

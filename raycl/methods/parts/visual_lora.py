@@ -55,8 +55,8 @@ class LoRA(VisualAdapter):
         return self._call(pixels, self._merged(at)).float()
 
     @torch.no_grad()
-    def vectors(self, samples: Samples, at: LowRank | None = None) -> Tensor:
-        merged = self._merged(at or self.at)
+    def vectors(self, samples: Samples) -> Tensor:
+        merged = self._merged(self.at)
         parts = [
             self.encoder.encode_images(pixels, lambda batch: self._call(batch, merged))
             for pixels in _pixels(samples).chunks(self.encoder.batch)

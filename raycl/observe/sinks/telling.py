@@ -12,13 +12,13 @@ import contextlib
 import importlib.util
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from raycl.errors import ConfigError
 from raycl.observe.events import Event, TaskMeasured
 from raycl.observe.sinks.sink import How, Sink, Subject
+from raycl.whole_files import whole_file
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
 TOLD = "told.json"
@@ -104,9 +104,8 @@ class Sinks:
         self._told[name] = done
         path = self._subject.folder / TOLD
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(self._told), encoding="utf-8")
-        fresh.replace(path)
+        with whole_file(path) as aside:
+            aside.write_text(json.dumps(self._told), encoding="utf-8")
 
 
 def _read(subject: Subject) -> dict[str, int]:

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from raycl.errors import DataError
 from raycl.report.imported.matrix import ForeignMatrix, Value
 
-VERSION = "032b8a04"
 _ACCURACY = re.compile(r"accuracy_(\d{1,4})_task(\d{1,4})")
 _RESULT = re.compile(r"accmean_task\d+|accuracy_\d+_task\d+|forward_transfer|backward_transfer")
 _EXECUTION = re.compile(

@@ -23,7 +23,7 @@ from typing import IO
 
 from raycl.config.sources.entry import Download, Entry
 from raycl.errors import DataError
-from raycl.observe.events import Observer, Progress, nobody
+from raycl.observe.events import BEFORE_TASKS, Observer, Progress, nobody
 
 DOWNLOADS = "downloads"
 """Where archives lie, below the root of data sets."""
@@ -116,7 +116,11 @@ def _copy(
     while block := answer.read(_BLOCK):
         file.write(block)
         have += len(block)
-        tell(Progress(-1, f"fetch {download.file}", have >> 20, max(total, have) >> 20, "MiB"))
+        tell(
+            Progress(
+                BEFORE_TASKS, f"fetch {download.file}", have >> 20, max(total, have) >> 20, "MiB"
+            )
+        )
     return have
 
 

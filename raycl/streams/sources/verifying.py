@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from raycl.errors import DataError
-from raycl.observe.events import Observer, Progress, nobody
+from raycl.observe.events import BEFORE_TASKS, Observer, Progress, nobody
 from raycl.streams.decoding import CorruptImageError
 from raycl.streams.image_set import Pictures
 from raycl.streams.sources.expecting import differences
@@ -150,7 +150,11 @@ def _walk(placed: Placed, listing: Listing, report: Report, observer: Observer) 
         done += len(wanted)
         if done - told >= _TOLD_EVERY or not by_folder:
             told = done
-            observer(Progress(-1, f"verify {placed.entry.name}", done, len(listing.paths), "image"))
+            observer(
+                Progress(
+                    BEFORE_TASKS, f"verify {placed.entry.name}", done, len(listing.paths), "image"
+                )
+            )
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -193,7 +197,7 @@ def _decode(
             report.add("corrupt", told)
         report.decoded += 1
         if (row + 1) % _TOLD_EVERY == 0 or row + 1 == images:
-            observer(Progress(-1, f"decode {report.name}", row + 1, images, "image"))
+            observer(Progress(BEFORE_TASKS, f"decode {report.name}", row + 1, images, "image"))
 
 
 def _in_order(work: Any, rows: int, workers: int) -> Iterator[str | None]:

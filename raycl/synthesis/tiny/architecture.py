@@ -85,14 +85,12 @@ def kept_signal() -> Tensor:
     return kept
 
 
-def assemble(
-    unet: UNet2DConditionModel, autoencoder: AutoencoderTiny, clip: Path = WEIGHTS
-) -> StableDiffusionPipeline:
-    """The pipeline of these networks and a tiny-CLIP's text tower."""
+def assemble(unet: UNet2DConditionModel, autoencoder: AutoencoderTiny) -> StableDiffusionPipeline:
+    """The pipeline of these networks and tiny-CLIP's text tower."""
     return StableDiffusionPipeline(
         vae=autoencoder,
-        text_encoder=text_tower(clip),
-        tokenizer=tokeniser(clip),
+        text_encoder=text_tower(),
+        tokenizer=tokeniser(),
         unet=unet,
         scheduler=new_scheduler(),
         safety_checker=None,
@@ -101,11 +99,11 @@ def assemble(
     )
 
 
-def tokeniser(clip: Path = WEIGHTS) -> CLIPTokenizer:
+def tokeniser() -> CLIPTokenizer:
     """tiny-CLIP's vocabulary as transformers' tokeniser."""
-    text = gzip.decompress((clip / VOCABULARY_FILE).read_bytes()).decode()
+    text = gzip.decompress((WEIGHTS / VOCABULARY_FILE).read_bytes()).decode()
     merges = [line for line in text.split("\n")[1:] if line]
-    return tokeniser_of(merges, _model(clip)["text_cfg"]["context_length"])
+    return tokeniser_of(merges, _model()["text_cfg"]["context_length"])
 
 
 def tokeniser_of(merges: list[str], context: int) -> CLIPTokenizer:
@@ -129,14 +127,14 @@ def _characters() -> list[str]:
     return list(bytes_to_unicode().values())
 
 
-def _model(clip: Path) -> dict[str, Any]:
-    model: dict[str, Any] = json.loads((clip / CONFIG_FILE).read_text("utf-8"))["model_cfg"]
+def _model() -> dict[str, Any]:
+    model: dict[str, Any] = json.loads((WEIGHTS / CONFIG_FILE).read_text("utf-8"))["model_cfg"]
     return model
 
 
-def text_tower(clip: Path = WEIGHTS) -> CLIPTextModel:
+def text_tower() -> CLIPTextModel:
     """tiny-CLIP's text tower as transformers' own, frozen."""
-    text = _model(clip)["text_cfg"]
+    text = _model()["text_cfg"]
     end = text["vocab_size"] - 1
     tower = CLIPTextModel(
         CLIPTextConfig(
@@ -146,7 +144,7 @@ def text_tower(clip: Path = WEIGHTS) -> CLIPTextModel:
             num_hidden_layers=text["layers"],
             num_attention_heads=text["heads"],
             max_position_embeddings=text["context_length"],
-            projection_dim=_model(clip)["embed_dim"],
+            projection_dim=_model()["embed_dim"],
             hidden_act="gelu",
             bos_token_id=end - 1,
             eos_token_id=end,
@@ -155,7 +153,7 @@ def text_tower(clip: Path = WEIGHTS) -> CLIPTextModel:
     )
     own = tower.state_dict()
     prefix = "text_model." if any(name.startswith("text_model.") for name in own) else ""
-    renamed = {prefix + k: v for k, v in _renamed(load_file(clip / WEIGHTS_FILE)).items()}
+    renamed = {prefix + k: v for k, v in _renamed(load_file(WEIGHTS / WEIGHTS_FILE)).items()}
     buffers = {name: value for name, value in own.items() if name.endswith("position_ids")}
     tower.load_state_dict({**buffers, **{k: v.float() for k, v in renamed.items()}})
     tower.eval().requires_grad_(False)

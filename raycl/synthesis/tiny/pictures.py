@@ -10,7 +10,6 @@ Chunk i is drawn from a random stream named i, so any number of processes draws 
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from raycl.backbones.tiny.corpus import Truth, describe, draw_scene
 from raycl.config.seeds import rng
+from raycl.whole_files import whole_file
 
 CAPTIONS_REVISION = 1
 """Raised when what is said of a picture changes."""
@@ -100,9 +100,8 @@ def _chunks(seed: int, count: int, drawers: int) -> Iterator[tuple[np.ndarray, l
 
 def save(pictures: Pictures, path: Path) -> None:
     """A whole file or none."""
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file({"pixels": pictures.pixels}, aside, {"captions": json.dumps(pictures.captions)})
-    aside.replace(path)
+    with whole_file(path) as aside:
+        save_file({"pixels": pictures.pixels}, aside, {"captions": json.dumps(pictures.captions)})
 
 
 def load(path: Path) -> Pictures:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -50,6 +49,7 @@ from raycl.synthesis.tiny.architecture import (
     tokeniser,
 )
 from raycl.synthesis.tiny.pictures import CAPTIONS_REVISION, Pictures, drawn, load, save
+from raycl.whole_files import whole_file
 
 WORK = "work"
 """Where pictures and checkpoints lie until all is done."""
@@ -221,10 +221,9 @@ def _carried_out(
 
 
 def _write(file: Path, stage: _Stage) -> None:
-    aside = file.with_suffix(f".{os.getpid()}.tmp")
     state = {name: tensor.detach().contiguous() for name, tensor in stage.state().items()}
-    save_file(state, aside, metadata={"done": str(stage.done), "total": str(stage.total)})
-    aside.replace(file)
+    with whole_file(file) as aside:
+        save_file(state, aside, metadata={"done": str(stage.done), "total": str(stage.total)})
 
 
 def _rate(stage: _Stage, warm_up: int) -> float:
