@@ -9,7 +9,7 @@ from typing import Any, Literal
 import click
 
 from raycl.cli.places import existing_store
-from raycl.cli.report_sweeps import report_sweeps, sweeps_named
+from raycl.cli.report_sweeps import no_sweep, report_sweeps, sweeps_named
 from raycl.errors import ConfigError
 from raycl.observe.console import Console, say
 from raycl.report.boards import boards
@@ -88,7 +88,7 @@ def report(
         report_sweeps(sweeps, html=page, best=best, export=optuna, title=title)
         return
     if best is not None or optuna is not None:
-        raise ConfigError("--best and --optuna are of a sweep", got=" ".join(runs) or "no name")
+        raise no_sweep(opened, runs)
     found = finished_runs(opened, runs)
     if not found:
         raise ConfigError("the store holds no finished run", got=opened.uri, do="raycl run, first")

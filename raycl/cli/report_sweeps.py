@@ -14,7 +14,7 @@ from raycl.observe.console import Console, say
 from raycl.report.leaderboard import leaderboard, to_rich
 from raycl.report.reading import finished_runs
 from raycl.report.writing import write_whole
-from raycl.search.ledger import Ledger, entries, open_ledger
+from raycl.search.ledger import Ledger, entries, names_of, open_ledger
 from raycl.search.standings import best_sample
 from raycl.search.telling import config, told
 from raycl.store.store import Store
@@ -30,6 +30,12 @@ def sweeps_named(store: Store, references: Sequence[str]) -> list[Ledger]:
         others = ", ".join(name for name in references if name not in known)
         raise ConfigError("runs and sweeps are reported apart", got=others)
     return found
+
+
+def no_sweep(store: Store, references: Sequence[str]) -> ConfigError:
+    """Told where only a sweep will do."""
+    got, do = " ".join(references) or "no name", f"sweeps here: {names_of(entries(store))}"
+    return ConfigError("--best and --optuna are of a sweep", got=got, do=do)
 
 
 def report_sweeps(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,13 +83,18 @@ def entries(store: Store, name: str | None = None) -> list[Entry]:
     return found
 
 
+def names_of(known: Sequence[Entry]) -> str:
+    """For a sentence."""
+    return ", ".join(dict.fromkeys(entry.name for entry in known)) or "none"
+
+
 def open_ledger(store: Store, reference: str) -> Ledger:
     """A sweep by its name (the newest of that name) or by its id, to be read."""
     known = entries(store)
     found = [e for e in known if e.id == reference] or [e for e in known if e.name == reference]
     if not found:
-        names = ", ".join(dict.fromkeys(entry.name for entry in known)) or "none"
-        raise ConfigError("the store holds no such sweep", got=reference, do=f"known: {names}")
+        known_names = f"known: {names_of(known)}"
+        raise ConfigError("the store holds no such sweep", got=reference, do=known_names)
     return Ledger(store, found[-1], found[-1].space)
 
 

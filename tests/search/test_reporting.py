@@ -110,7 +110,9 @@ def test_commands_report_a_sweep(ledger: Ledger, tmp_path: Path) -> None:
     shown = CliRunner().invoke(report, ["made", *store])
     assert "40 trials" in shown.output and "pruned" in shown.output
     for wrong in (["made", "a-run", *store], ["--best", "x.yaml", *store]):
-        assert isinstance(CliRunner().invoke(report, wrong).exception, ConfigError)
+        error = CliRunner().invoke(report, wrong).exception
+        assert isinstance(error, ConfigError)
+    assert "sweeps here: made" in str(error)
 
 
 def test_optuna_opens_what_is_exported(ledger: Ledger, tmp_path: Path) -> None:
