@@ -14,7 +14,9 @@ from raycl.report.scales import fitted, width_of
 
 SIZE = 184
 """The width of a panel, and the side of its square."""
-_TOP, _MARGIN, _RING, _TASK = 36, 9, 2.7, 46
+_TOP, _MARGIN, _RING = 36, 9, 2.7
+_TASK = 68
+"""What the task takes beside the name, where a font is a fifth wider than widths are guessed."""
 MEAN: Point = (0.0, 0.0)
 """Of the real vectors."""
 REAL_WORDS, SAMPLED_WORDS = "real vectors", "drawn for replay"
