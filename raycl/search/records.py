@@ -51,6 +51,8 @@ class Trial:
     reused: dict[str, int] = field(default_factory=dict)
     losses: int = 0
     """Processes that died under it since it last reported."""
+    heard_of: tuple[float, float] | None = None
+    """The times of its first event and of its last, as whoever drove the sweep saw them."""
 
     @property
     def name(self) -> str:
@@ -143,6 +145,10 @@ class Records:
 
     def take(self, event: Event) -> None:
         """Lets an event change the state."""
+        if "trial" in event and "at" in event:
+            trial, at = self.trial(event["trial"]), float(event["at"])
+            first, last = trial.heard_of or (at, at)
+            trial.heard_of = min(first, at), max(last, at)
         match event["event"]:
             case "sampled":
                 self._sampled(event)

@@ -13,6 +13,7 @@ import json
 import logging
 import warnings
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from raycl.config.axes import Axis
@@ -153,7 +154,7 @@ def frozen(space: Space, sample: Sample) -> FrozenTrial:
     state, values = _told(space, sample)
     single = len(space.goals) == 1
     goal = space.goals[0].metric
-    return optuna.trial.create_trial(
+    trial = optuna.trial.create_trial(
         state=TrialState[state],
         values=values,
         params={path: _word_of(space.axes[path], v) for path, v in sample.params.items()},
@@ -164,6 +165,12 @@ def frozen(space: Space, sample: Sample) -> FrozenTrial:
         system_attrs=dict(sample.attrs),
         user_attrs={"trials": [trial.name for trial in sample.trials]},
     )
+    # Optuna takes the time at which it is told for that of the work.
+    if times := [trial.heard_of for trial in sample.trials if trial.heard_of]:
+        trial.datetime_start = datetime.fromtimestamp(min(first for first, _ in times))
+        if trial.state.is_finished():
+            trial.datetime_complete = datetime.fromtimestamp(max(last for _, last in times))
+    return trial
 
 
 def _told(space: Space, sample: Sample) -> tuple[str, list[float] | None]:

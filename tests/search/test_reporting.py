@@ -126,6 +126,12 @@ def test_optuna_opens_what_is_exported(ledger: Ledger, tmp_path: Path) -> None:
         assert states.count("PRUNED") == sum(s.state == "pruned" for s in ledger.records.samples)
         assert len(study.trials) == 20 and len(study.directions) == 2
         assert study.metric_names == ["last_pooled", "state_mib"]
+        for trial, sample in zip(study.trials, ledger.records.samples, strict=True):
+            heard = [t.heard_of for t in sample.trials if t.heard_of]
+            assert trial.datetime_start and trial.datetime_complete, "when it was at work"
+            began, ended = trial.datetime_start.timestamp(), trial.datetime_complete.timestamp()
+            assert began == pytest.approx(min(first for first, _ in heard), rel=0, abs=1e-3)
+            assert ended == pytest.approx(max(last for _, last in heard), rel=0, abs=1e-3)
     finally:
         study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="there already"):
